@@ -75,10 +75,10 @@ pub const MAX_EVENTS: usize = 500;
 /// flaps displaces its own events, not those of others.
 const MAX_OF_SUBJECT: usize = 100;
 
-/// Limit of text of each kind, in octets.
+/// Limit of the texts of each kind, in octets.
 pub const MAX_OCTETS: usize = 128 * 1024;
 
-/// Limit of what is kept over a restart, in octets.
+/// Limit of the events that are kept over a restart, in octets.
 pub const MAX_KEPT: usize = 256 * 1024;
 
 /// Limit of one event's text, and of its subject, in octets.
@@ -91,7 +91,7 @@ impl Default for Events {
 }
 
 impl Events {
-    /// The first event gets this number.
+    /// Numbers events from this one on.
     pub fn starting_at(number: u64) -> Self {
         Self { next: number.max(1), ..Self::default() }
     }
@@ -120,8 +120,8 @@ impl Events {
         kept.concat().into_bytes()
     }
 
-    /// Puts the events of a former run before those of this one, whose numbers go on after them.
-    /// Returns how many lines are not events.
+    /// Puts the events of a former run before those of this one, whose numbers continue after them.
+    /// Returns the number of lines that are not events.
     pub fn restore(&mut self, lines: &[u8]) -> usize {
         let lines = lines.split(|octet| *octet == b'\n').filter(|line| !line.is_empty());
         let (read, broken): (Vec<_>, Vec<_>) =
@@ -174,8 +174,8 @@ impl Ring {
         self.kept.shrink_to(2 * self.kept.len());
     }
 
-    /// The event that makes room: the oldest of the subject with the most events, where it has more
-    /// than its share.
+    /// The event to drop: the oldest of the subject with the most events, if that has more than its
+    /// share; otherwise the oldest of all.
     fn victim(&self) -> usize {
         let mut counts: HashMap<&str, usize> = HashMap::new();
         for event in &self.kept {

@@ -121,12 +121,12 @@ pub struct Reload {
     pub force: bool,
 }
 
-/// The configuration in force.
+/// The configuration in force, in two forms.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ConfigView {
-    /// By key, with the resulting neighbors.
+    /// By key, with the effective settings of all neighbors.
     pub effective: serde_json::Value,
-    /// A file that leads to it.
+    /// A file with the same configuration.
     pub file: String,
 }
 

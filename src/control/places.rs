@@ -1,24 +1,24 @@
-//! Whose connections a listener serves.
+//! Decides which connections a listener serves.
 //!
-//! Places are bounded. Where one more does not fit, the oldest connection that has sent no request
-//! yields, else the oldest: a client that sends its request at once is served whatever others hold
-//! open. Each connection has its place for [`LEAST`], so that a request that follows at once is
-//! read even while others connect without end; until then the next client waits in the kernel's
-//! queue.
+//! The number of places is limited. If another connection does not fit, the oldest one that has
+//! sent no request yields, or else the oldest of all: a client that sends its request at once is
+//! served, no matter how many connections others keep open. Each connection keeps its place for at
+//! least [`LEAST`], so that a request that follows at once is read even while others connect all
+//! the time; until then the next client waits in the kernel's queue.
 //!
-//! `accept` fails for want of a descriptor even when no client waits. So a lack of descriptors
-//! closes only connections that had [`GRACE`] to send a request and did not.
+//! `accept` fails for lack of a descriptor even when no client waits. Therefore a lack of
+//! descriptors only closes connections that had [`GRACE`] to send a request and did not.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-/// How long a connection has its descriptor for certain.
+/// How long a connection keeps its descriptor at least.
 const GRACE: Duration = Duration::from_millis(200);
-/// How long a connection has its place for certain.
+/// How long a connection keeps its place at least.
 const LEAST: Duration = Duration::from_millis(30);
-/// Between two warnings that nothing can be accepted.
+/// Minimum time between two warnings that no connection can be accepted.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The open connections of one listener. Numbers rise, so the first in the map is the oldest.
@@ -30,23 +30,23 @@ pub struct Places {
     warned: Option<Instant>,
 }
 
-/// What has to happen before one more connection is served.
+/// What has to happen before another connection is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Free,
-    /// All are taken by young connections.
+    /// All places are taken by recent connections.
     Wait(Duration),
     /// This connection yields.
     Close(u64),
 }
 
 impl Places {
-    /// For so many connections.
+    /// Places for at most this many connections.
     pub fn new(most: usize) -> Self {
         Self { most, since: BTreeMap::new(), next: 0, warned: None }
     }
 
-    /// Whether there is a place for one more. `is_silent`: no request came from the connection.
+    /// Whether another connection has a place. `is_silent`: the connection has sent no request.
     pub fn find(&self, now: Instant, is_silent: impl Fn(u64) -> bool) -> Place {
         let oldest = self.since.iter().find(|(n, _)| is_silent(**n)).or_else(|| self.since.iter().next());
         let Some((number, since)) = oldest.filter(|_| self.since.len() >= self.most) else {
@@ -58,13 +58,13 @@ impl Places {
         }
     }
 
-    /// The connection that yields where no descriptor is left.
+    /// The connection to close if no descriptor is left.
     pub fn without_request(&self, now: Instant, is_silent: impl Fn(u64) -> bool) -> Option<u64> {
         let had_grace = |since: &Instant| now.saturating_duration_since(*since) >= GRACE;
         self.since.iter().find(|(n, since)| is_silent(**n) && had_grace(since)).map(|(n, _)| *n)
     }
 
-    /// A connection begins; its number.
+    /// Registers a new connection. Returns its number.
     pub fn take(&mut self, now: Instant) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -72,12 +72,12 @@ impl Places {
         number
     }
 
-    /// A connection has ended.
+    /// Removes a connection that has ended.
     pub fn leave(&mut self, number: u64) {
         self.since.remove(&number);
     }
 
-    /// Whether it is time to warn that nothing can be accepted.
+    /// Whether to warn now that no connection can be accepted.
     pub fn warns(&mut self, now: Instant) -> bool {
         let is_due = self.warned.is_none_or(|at| now.saturating_duration_since(at) > WARNING_INTERVAL);
         if is_due {

@@ -1,4 +1,4 @@
-//! The connections of a listener: who yields to whom is decided by [`Places`].
+//! The connections of a listener. [`Places`] decides which of them yields to another.
 //!
 //! A few descriptors are kept in reserve for these listeners, so that they can be reached when
 //! sessions use up all others.
@@ -22,9 +22,9 @@ use tokio::{
 
 use crate::control::places::{Place, Places};
 
-/// Descriptors in reserve, by listener.
+/// Descriptors that each listener keeps in reserve.
 const RESERVE: usize = 4;
-/// Until a connection that was closed has let go of its descriptor.
+/// Time for a closed connection to release its descriptor.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The connections of one listener, by number.
@@ -37,7 +37,7 @@ pub(super) struct Connections {
 
 struct Connection {
     task: AbortHandle,
-    /// A request has been read from it.
+    /// Whether a request has been read from it.
     has_request: Arc<AtomicBool>,
 }
 
@@ -49,8 +49,8 @@ impl Connections {
         this
     }
 
-    /// Serves one more, as soon as it has a place. `serve` sets the flag when it has read a
-    /// request.
+    /// Serves one more connection as soon as it has a place. `serve` sets the flag when it has read
+    /// a request.
     pub(super) async fn add<F>(&mut self, serve: impl FnOnce(Arc<AtomicBool>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -88,8 +88,8 @@ impl Connections {
         }
     }
 
-    /// The listener could not accept: most likely the descriptors of the process are used up.
-    /// Returns when it is worth another attempt.
+    /// Called when the listener could not accept, most likely because the process has no
+    /// descriptors left. Returns when another attempt is worthwhile.
     pub(super) async fn make_room(&mut self, error: &io::Error) {
         let is_full = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
         if self.places.warns(Instant::now()) {
@@ -115,7 +115,7 @@ impl Connections {
         }
     }
 
-    /// A task that panicked has no number: it is found by its handle.
+    /// The number of a task that panicked is unknown: it is found by its handle.
     fn forget(&mut self, ended: Result<(tokio::task::Id, u64), tokio::task::JoinError>) {
         let number = match ended {
             Ok((_, number)) => Some(number),

@@ -46,7 +46,7 @@ use crate::{
     supervise::supervise,
 };
 
-/// The page that is requested.
+/// The requested page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Page {
     Metrics(Format),
@@ -57,7 +57,7 @@ pub enum Page {
     Status {
         search: String,
     },
-    /// The events after this number, or from now on, as a stream.
+    /// The events after this number, or all later events, as a stream.
     Events {
         after: Option<u64>,
     },
@@ -91,11 +91,11 @@ const MAX_STREAMS: usize = 8;
 /// Time from the connection to the end of the request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Maximum lifetime of a connection: one scrape, one probe or one page.
+/// Maximum lifetime of a connection for one scrape, one probe or one page.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// When a stream of events ends. A browser connects again, a client that does not read loses its
-/// place: its connection is closed [`CONNECTION_TIMEOUT`] later.
+/// When a stream of events ends. A browser connects again; the connection of a client that does not
+/// read is closed [`CONNECTION_TIMEOUT`] later.
 const STREAM_LIFETIME: Duration = Duration::from_secs(300);
 
 /// Seconds for which the kernel keeps a connection on which no octet has come; the listener gets
@@ -206,15 +206,15 @@ async fn connection<H, F>(
     }
 }
 
-/// What a connection has until it ends.
+/// State of a connection.
 #[derive(Default)]
 struct Taken {
-    /// Held for as long as the body is in memory.
+    /// The permit, held while the body is in memory.
     place: OnceLock<OwnedSemaphorePermit>,
     is_stream: AtomicBool,
 }
 
-/// Places for replies that are large, or that wait.
+/// Permits for responses that are large, or that wait.
 struct Places {
     scrapes: Arc<Semaphore>,
     pages: Arc<Semaphore>,
@@ -228,7 +228,8 @@ impl Places {
         Self { scrapes, pages, streams }
     }
 
-    /// Where a page needs one: its places, and what there are too many of without any.
+    /// The permits for a page, and the term to report if none is left; `None` if the page needs
+    /// none.
     fn of(&self, page: &Page) -> Option<(&Arc<Semaphore>, &'static str)> {
         match page {
             Page::Metrics(_) => Some((&self.scrapes, "scrapes")),
@@ -300,14 +301,14 @@ fn page(path: &str, request: &Request<Incoming>) -> Option<Page> {
     })
 }
 
-/// The last event that a browser has: of the stream that ended, or of the page.
+/// The last event that the browser has: from the ended stream, or from the page.
 fn after(request: &Request<Incoming>) -> Option<u64> {
     let last = request.headers().get("last-event-id").and_then(|value| value.to_str().ok());
     let of_page = search::field(request.uri().query(), "after");
     last.unwrap_or(&of_page).parse().ok()
 }
 
-/// Whether the request names this host by an address or as the loopback, once.
+/// Whether the request has exactly one host name, which is an address or a name of the loopback.
 fn is_to_this_host(request: &Request<Incoming>) -> bool {
     let mut names = request.headers().get_all(HOST).iter();
     match (names.next(), names.next(), request.uri().authority()) {

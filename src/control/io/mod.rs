@@ -155,7 +155,7 @@ mod tests {
         assert!(matches!(error, ClientError::Incomplete { .. }), "{error}");
     }
 
-    /// A request costs no more than what is read of its response.
+    /// A response costs no more than the client reads of it.
     #[tokio::test]
     async fn no_more_pages_are_produced_than_are_read() {
         let folder = tempfile::tempdir().unwrap();
@@ -177,7 +177,7 @@ mod tests {
         server.abort();
     }
 
-    /// Time advances whenever no task is runnable.
+    /// Time advances when no task is runnable.
     #[tokio::test(start_paused = true)]
     async fn a_few_long_responses_at_a_time_and_readers_that_stall_lose_their_slot() {
         let folder = tempfile::tempdir().unwrap();
@@ -273,7 +273,7 @@ mod tests {
         server.abort();
     }
 
-    /// Clients that follow events: few of them have a place, for [`http::STREAM_LIFETIME`].
+    /// Few clients can follow events at a time, each for [`http::STREAM_LIFETIME`].
     #[tokio::test]
     async fn streams_are_few_and_end_and_probes_are_served_beside_them() {
         let (listeners, _) = http::bind(&["127.0.0.1:0".parse().unwrap()]).await;

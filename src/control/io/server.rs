@@ -65,7 +65,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Limit of concurrent large responses.
 const MAX_LARGE: usize = 4;
 
-/// How long a further one waits for one of them to end.
+/// How long another large response waits for one of them to end.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Response of the daemon to a request.

@@ -1,6 +1,6 @@
-//! Pictures of the status page: sparklines, and what is around this node. A sparkline has its
-//! content as text for those who do not see it; the neighborhood is a tree of text, with lines by
-//! the style sheet, so that it fits into any width.
+//! Charts of the status page: sparklines, and the neighborhood of this node. A sparkline has its
+//! content as text for users who cannot see it; the neighborhood is a tree of text with lines drawn
+//! by the style sheet, so that it fits any width.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::bgp::view::{NeighborView, SessionState};
 const WIDTH: f64 = 240.0;
 const HEIGHT: f64 = 40.0;
 
-/// Neighbors in the tree. The table has more.
+/// Maximum number of neighbors in the tree. The table has more.
 const MAX_NEIGHBORS: usize = 16;
 
 /// Values over time, the latest last; `name` describes them with their unit.
@@ -66,7 +66,7 @@ pub(super) fn topology(html: &mut Html, node: &str, neighbors: &[&NeighborView])
     html.raw("</ul></li></ul></figure>\n");
 }
 
-/// Where a neighbor is: its interface, or else our address towards it.
+/// The link of a neighbor: its interface, or else our address towards it.
 fn link(neighbor: &NeighborView) -> String {
     match (&neighbor.interface, neighbor.local_address) {
         (Some(interface), _) => interface.clone(),

@@ -1,9 +1,9 @@
 //! Which `Host` headers the status page is served to.
 //!
-//! A web site can let its own name resolve to an address of this host, and so have a browser of
-//! somebody who reaches this host read the page for it (DNS rebinding). The browser then sends the
-//! name of that site. An address, or a name that only ever means the loopback, cannot be a web
-//! site's (RFC 6761 §6.3).
+//! A web site can make its own name resolve to an address of this host, so that the browser of
+//! somebody who can reach this host reads the page for it (DNS rebinding). The browser then sends
+//! the name of that site. Neither an address nor a name that always means the loopback (RFC 6761
+//! §6.3) can be the name of such a site.
 
 use std::net::{IpAddr, Ipv6Addr};
 

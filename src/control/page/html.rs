@@ -1,8 +1,8 @@
-//! Writes HTML: every text is escaped and bounded, and only what is constant is not.
+//! Writes HTML: all texts are escaped and bounded, except for constant markup.
 
 use std::fmt::Write;
 
-/// Characters of one text. No problem, event or description of routelet is longer.
+/// Maximum characters of one text. No problem, event or description of routelet is longer.
 const MAX_TEXT: usize = 1024;
 
 /// A page, or a part of one.
@@ -18,7 +18,7 @@ impl Html {
 
     /// A text or the value of an attribute in double quotes.
     pub(super) fn text(&mut self, text: impl std::fmt::Display) -> &mut Self {
-        // It fails only where the text is too long, which ends it.
+        // Writing only fails if the text is too long, which is then cut.
         let _ = write!(Escaped { to: &mut self.0, left: MAX_TEXT }, "{text}");
         self
     }
@@ -68,8 +68,8 @@ impl Html {
     }
 }
 
-/// Escapes what it writes. Replaces what does not print: control characters, and those that change
-/// the direction of text, with which a name could forge what stands beside it.
+/// Escapes text. Replaces characters that do not print: control characters, and those that change
+/// the direction of text, with which a name could forge the text next to it.
 struct Escaped<'s> {
     to: &'s mut String,
     left: usize,

@@ -1,9 +1,9 @@
 //! The status page of one node, as HTML that is readable without script. Pure: the state and the
 //! time are arguments, and every text is escaped and bounded by [`html`].
 //!
-//! Nothing comes from elsewhere: the style sheet, the script and the icon are [`file`]s of the
-//! daemon, and the content security policy ([`POLICY`]) allows nothing else. The script adds events
-//! as they happen and renews the other sections.
+//! The page loads nothing from other servers: the style sheet, the script and the icon are
+//! [`file`]s of the daemon, and the content security policy ([`POLICY`]) allows nothing else. The
+//! script adds events as they happen and renews the other sections.
 
 mod chart;
 mod host;
@@ -25,11 +25,11 @@ use trends::Trends;
 pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// To a request with another name in its `Host` header than those of [`is_own_host`].
+/// The response to a request whose `Host` header is not accepted by [`is_own_host`].
 pub const WRONG_HOST: &str = "the status page is served to addresses and to localhost only: \
      write the address of this host instead of its name\n";
 
-/// The type and the content of the file of this path: what the page consists of beside its HTML.
+/// The type and the content of the file at this path: the parts of the page besides its HTML.
 pub fn file(path: &str) -> Option<(&'static str, &'static str)> {
     Some(match path {
         "/status.css" => ("text/css; charset=utf-8", include_str!("style.css")),
@@ -44,13 +44,13 @@ pub fn has(path: &str) -> bool {
     matches!(path, "/" | "/events") || file(path).is_some()
 }
 
-/// Events in the table.
+/// Maximum number of events in the table.
 pub const MAX_EVENTS: usize = 50;
-/// Paths in the table of routes.
+/// Maximum number of paths in the table of routes.
 pub const MAX_ROUTES: usize = 100;
-/// Neighbors in the table.
+/// Maximum number of neighbors in the table.
 const MAX_NEIGHBORS: usize = 200;
-/// Problems in the list.
+/// Maximum number of problems in the list.
 const MAX_PROBLEMS: usize = 100;
 
 /// What the page shows.
@@ -66,23 +66,23 @@ pub struct Status<'a> {
     pub events: &'a [Event],
 }
 
-/// The paths that were searched for.
+/// The result of the search for paths.
 #[derive(Debug, Default)]
 pub struct Routes<'a> {
-    /// As it was written.
+    /// The search as entered.
     pub search: &'a str,
     /// At most [`MAX_ROUTES`].
     pub rows: &'a [RouteView],
-    /// There are more than these.
+    /// Whether there are more paths than these.
     pub has_more: bool,
-    /// What is wrong with the search.
+    /// The error of the search.
     pub error: Option<String>,
 }
 
-/// How the kernel agrees with the table.
+/// Whether the kernel agrees with the table.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Kernel {
-    /// Routes are installed at all (`fib.install`).
+    /// Whether routes are installed at all (`fib.install`).
     pub installs: bool,
     /// Prefixes in the table.
     pub prefixes: u64,
@@ -120,13 +120,13 @@ pub fn render(status: &Status<'_>) -> String {
 /// The beginning of a stream of events: milliseconds until a browser connects again after its end.
 pub const STREAM_START: &str = "retry: 2000\n\n";
 
-/// What is sent where nothing happens, so that a connection that is gone is noticed.
+/// Sent when no event happens, so that a dead connection is detected.
 pub const STREAM_COMMENT: &str = ":\n\n";
 
 /// Events as a part of a stream of the type `text/event-stream`.
 pub fn stream_part(events: &[Event]) -> String {
     let part = |event: &Event| {
-        // JSON has no line breaks, so that it is one line of data.
+        // JSON has no line breaks, so the event is one line of data.
         let data = serde_json::to_string(event).unwrap_or_default();
         format!("id: {}\ndata: {data}\n\n", event.number)
     };

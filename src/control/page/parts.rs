@@ -82,7 +82,7 @@ fn section(html: &mut Html, id: &'static str, content: impl FnOnce(&mut Html)) {
     html.raw("</section>\n");
 }
 
-/// What the script renews as a whole.
+/// A part that the script renews as a whole.
 fn live(html: &mut Html, id: &'static str, content: impl FnOnce(&mut Html)) {
     html.raw("<div id=\"").raw(id).raw("\" data-live>");
     content(html);
@@ -246,7 +246,7 @@ pub(super) fn kernel(html: &mut Html, status: &Status<'_>) {
     });
 }
 
-/// Problems with which the kernel's routes differ from the table, or may do so.
+/// Problems that indicate that the kernel's routes differ from the table, or may do so.
 const KERNEL: [Reason; 4] =
     [Reason::RouteNotInstalled, Reason::RouteShadowed, Reason::RouteBypassed, Reason::KernelUnreadable];
 
@@ -264,7 +264,7 @@ pub(super) fn trends(html: &mut Html, trends: &Trends) {
     });
 }
 
-/// The script adds to this table, so that it is not replaced.
+/// The script adds events to this table, so the table itself is never replaced.
 pub(super) fn events(html: &mut Html, events: &[Event]) {
     section(html, "events", |html| {
         let last = events.last().map_or(0, |event| event.number);
@@ -279,7 +279,7 @@ pub(super) fn events(html: &mut Html, events: &[Event]) {
     });
 }
 
-/// What a table does not have, and the command that has it.
+/// How many rows the table leaves out, and the command that lists them.
 fn left_out(html: &mut Html, all: usize, shown: usize, command: &'static str) {
     if all > shown {
         html.raw("<p class=\"soft\">").text(all - shown).raw(" more: ");

@@ -1,4 +1,4 @@
-//! The search field of the status page: from the address of a request to the paths that are wanted.
+//! The search field of the status page: from the query of a request to a filter for paths.
 
 use std::net::IpAddr;
 
@@ -7,11 +7,11 @@ use crate::{
     net::{Prefix, PrefixError},
 };
 
-/// Octets of a search that are read. A prefix has at most 43.
+/// Maximum octets of a search. A prefix has at most 43.
 const MAX_SEARCH: usize = 64;
 
 /// The value of a field in the query of a request, decoded from its form
-/// (`application/x-www-form-urlencoded`). What is no UTF-8 is replaced, what is too long is cut.
+/// (`application/x-www-form-urlencoded`). Invalid UTF-8 is replaced, and too long values are cut.
 pub fn field(query: Option<&str>, name: &str) -> String {
     let mut fields = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     let value = fields.find(|(of, _)| *of == name).map_or("", |(_, value)| value);
@@ -40,17 +40,17 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-/// A search is a prefix or an address.
+/// The search is neither a prefix nor an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}; write a prefix as 10.1.0.0/16, or an address")]
 pub struct NoSearch(#[from] PrefixError);
 
-/// The paths that a search wants: all without one, the longest match of an address, a prefix and
-/// what lies in it.
+/// The filter for a search: all paths if it is empty, the longest match of an address, or a prefix
+/// and all more specific ones.
 ///
 /// # Errors
 ///
-/// [`NoSearch`].
+/// [`NoSearch`] for any other text.
 pub fn filter(search: &str) -> Result<RouteFilter, NoSearch> {
     if search.is_empty() {
         return Ok(RouteFilter::default());

@@ -75,7 +75,7 @@ fn no_text_from_outside_becomes_markup() {
     assert!(page.matches("&lt;script&gt;").count() >= 10, "each of them is shown");
 }
 
-/// What the policy would refuse, and what would come from elsewhere.
+/// The page contains nothing that the policy would block or that is loaded from elsewhere.
 #[test]
 fn the_page_keeps_its_own_policy() {
     let page = page(&[neighbor("10.1.1.1", SessionState::Established)], "10.0.0.0/8");

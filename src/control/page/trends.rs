@@ -10,7 +10,7 @@ pub struct Sample {
     pub messages: u64,
     /// Operations of the kernel.
     pub operations: u64,
-    /// How often routes were acknowledged by the kernel, and after how many microseconds in sum.
+    /// Number of routes that the kernel acknowledged, and the sum of the delays in microseconds.
     pub acknowledged: u64,
     pub micros: u64,
 }
@@ -27,8 +27,8 @@ pub struct Trends {
 }
 
 impl Trends {
-    /// Adds what happened between two samples. A counter that is lower than before belongs to
-    /// neighbors that were removed meanwhile, and counts as 0.
+    /// Adds the changes between two samples. A counter that decreased belongs to neighbors that
+    /// were removed in between, and counts as 0.
     pub fn add(&mut self, before: Sample, after: Sample, seconds: f64) {
         let rate = |before: u64, after: u64| after.saturating_sub(before) as f64 / seconds.max(0.001);
         let acknowledged = after.acknowledged.saturating_sub(before.acknowledged);

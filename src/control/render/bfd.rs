@@ -34,7 +34,7 @@ fn state(session: &BfdView) -> String {
     if session.dampened { "dampened".into() } else { session.state.clone() }
 }
 
-/// The neighbor's diagnostic where ours is only that it signaled one.
+/// The neighbor's diagnostic, if ours only shows that the neighbor signaled one.
 fn diagnostic(session: &BfdView) -> String {
     let signaled = session.diagnostic.starts_with("neighbor signaled");
     let one = if signaled && !session.remote_diagnostic.starts_with("no ") {

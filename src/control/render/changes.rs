@@ -3,7 +3,7 @@ use std::fmt::Write;
 use super::layout::{Layout, padded};
 use crate::control::{Changes, changes::Prefixes};
 
-/// Width of the names of the lines.
+/// Width of the column of names.
 const NAME: usize = 18;
 
 pub(super) fn text(changes: &Changes, layout: Layout) -> String {
@@ -37,7 +37,7 @@ pub(super) fn text(changes: &Changes, layout: Layout) -> String {
     out
 }
 
-/// The number of prefixes before the first of them.
+/// The number of prefixes, then the first of them.
 fn prefixes(all: &Prefixes) -> Vec<String> {
     let mut list: Vec<_> = all.first.iter().map(ToString::to_string).collect();
     if let Some(first) = list.first_mut() {

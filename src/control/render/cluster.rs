@@ -1,4 +1,4 @@
-//! What `kubectl routelet` prints: the reports of all nodes as tables and as JSON.
+//! The output of `kubectl routelet`: the reports of all nodes as tables and as JSON.
 
 use super::{
     layout::Layout,
@@ -33,7 +33,8 @@ pub fn nodes(list: &[Report], layout: Layout) -> String {
     table.to_string()
 }
 
-/// The sessions of all nodes, each error of a session that is down below it; `down`: only those.
+/// The sessions of all nodes, with the error of each session that is down below it; `down`: only
+/// these.
 pub fn sessions(list: &[Report], layout: Layout, down: bool) -> String {
     let heading = ["NODE", "NEIGHBOR", "AS", "STATE", "ACCEPTED", "ADVERTISED", "DESCRIPTION"];
     let mut table = Table::new(layout, heading);
@@ -89,7 +90,7 @@ pub fn problems(list: &[Report], layout: Layout) -> String {
     }
 }
 
-/// The routes of all nodes that are wanted.
+/// The routes of all nodes that match `wanted`.
 pub fn routes(list: &[Report], layout: Layout, wanted: impl Fn(&RouteReport) -> bool) -> String {
     let mut table = Table::new(layout, ["", "NODE", "PREFIX", "NEXT HOP", "FROM", "KERNEL", "REASON"]);
     let mut left_out = String::new();
@@ -114,7 +115,7 @@ pub fn routes(list: &[Report], layout: Layout, wanted: impl Fn(&RouteReport) -> 
     table.to_string() + &left_out
 }
 
-/// How many routes are wanted.
+/// The number of routes that match `wanted`.
 pub fn count_routes(list: &[Report], wanted: impl Fn(&RouteReport) -> bool) -> usize {
     list.iter().flat_map(|r| &r.report.routes).filter(|r| wanted(r)).count()
 }

@@ -27,14 +27,14 @@ fn paragraph(step: &Step, layout: Layout) -> String {
     for line in &step.details {
         text += &layout.wrap(line, &format!("{INDENT}- "), &format!("{INDENT}  "));
     }
-    // That of the step that stops comes with the verdict.
+    // The remedy of the step that stops the packets is printed with the verdict.
     if let Some(remedy) = step.remedy.as_ref().filter(|_| step.result != Outcome::Stop) {
         text += &layout.wrap(remedy, &format!("{INDENT}-> "), &format!("{INDENT}   "));
     }
     text
 }
 
-/// Below the text of a step.
+/// Indentation of lines below the text of a step.
 const INDENT: &str = "                        ";
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ fn rows(table: &mut Table<5>, i: &InterfaceStatus) {
     }
 }
 
-/// To whom, or why not.
+/// The neighbors that have it, or the reason why none has.
 pub(super) fn advertised(subnet: &SubnetStatus) -> String {
     match (&subnet.advertised_to[..], &subnet.reason) {
         ([], Some(why)) => format!("no: {why}"),

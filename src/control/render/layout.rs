@@ -1,13 +1,13 @@
-//! How wide a screen may be, and how text is wrapped into it.
+//! The width of a screen, and the wrapping of text to it.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// What a screen looks like.
+/// Layout of a screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Columns of the longest line; [`usize::MAX`] for no limit.
+    /// Maximum columns of a line; [`usize::MAX`] for no limit.
     pub width: usize,
-    /// Tables have a heading, and a legend where they need one.
+    /// Whether tables have a heading, and a legend if they need one.
     pub headings: bool,
 }
 
@@ -21,7 +21,7 @@ impl Default for Layout {
 }
 
 impl Layout {
-    /// On a terminal of this many columns; `None` without a terminal.
+    /// The layout for a terminal of this many columns; `None`: there is no terminal.
     pub fn on_terminal(columns: Option<usize>) -> Self {
         Self { width: columns.unwrap_or(COLUMNS).max(COLUMNS), ..Self::default() }
     }
@@ -64,8 +64,8 @@ pub(super) fn padded(text: &str, to: usize) -> String {
     format!("{text}{}", " ".repeat(to.saturating_sub(width(text))))
 }
 
-/// Lines of at most `room` columns, broken between words; a word that is longer is broken where it
-/// must be. At least one line.
+/// Lines of at most `room` columns, broken between words; a longer word is broken inside. At least
+/// one line.
 fn broken(text: &str, room: usize) -> Vec<String> {
     if width(text) <= room {
         return vec![text.to_owned()];

@@ -60,7 +60,7 @@ pub fn yaml(response: &Response) -> String {
     }
 }
 
-/// What `doctor` prints.
+/// The output of `doctor`.
 pub fn problems(list: &[Diagnostic], layout: Layout) -> String {
     problems::text(list, layout)
 }

@@ -37,7 +37,7 @@ pub(super) fn table(list: &[NeighborView], now: Timestamp, layout: Layout) -> St
     table.to_string()
 }
 
-/// Since when there is a session, or none.
+/// Since when the session has been established, or not.
 fn up_down_since(n: &NeighborView) -> &str {
     n.history.up_down_since.as_deref().unwrap_or(&n.since)
 }
@@ -70,7 +70,7 @@ pub(super) fn detail(report: &NeighborReport, now: Timestamp, layout: Layout) ->
     text
 }
 
-/// Who the neighbor is, and its session.
+/// The neighbor's identity, and its session.
 fn session(n: &NeighborView, now: Timestamp, layout: Layout, details: Option<&NeighborDetails>) -> Pairs {
     let mut pairs = Pairs::new(layout);
     pairs.add("neighbor", name(n));
@@ -147,7 +147,7 @@ fn limits(limits: &Limits) -> String {
     )
 }
 
-/// End-of-RIB and stale routes, where there is a session or something stale.
+/// End-of-RIB and stale routes, if there is a session or anything is stale.
 fn end_of_ribs(details: &NeighborDetails, layout: Layout) -> String {
     let heading = ["END-OF-RIB", "SENT", "RECEIVED", "STALE ROUTES", "REMOVED IN"];
     let mut table = Table::new(layout, heading);
@@ -226,7 +226,7 @@ fn capabilities(n: &NeighborView) -> Vec<[String; 3]> {
     rows
 }
 
-/// The name of a capability, and what it announces.
+/// The name of a capability, and its content.
 fn capability(text: &str) -> (String, String) {
     let words = match text.split_whitespace().next() {
         Some("multiprotocol" | "capability") => 2,

@@ -25,13 +25,13 @@ enum As {
     },
     /// Only their number.
     Count(usize),
-    /// All about a few paths.
+    /// A paragraph for each path.
     Paragraphs(Layout),
     Text {
         layout: Layout,
         routes: Option<Box<Routes>>,
         fib: Option<Box<Columns<5>>>,
-        /// What follows the rows, once there was one.
+        /// Text that follows the rows, if there were any.
         end: Option<String>,
     },
 }
@@ -93,7 +93,7 @@ impl Pages {
         }
     }
 
-    /// What follows the last page.
+    /// The text after the last page.
     pub fn end(self) -> String {
         match self.0 {
             As::Json { begun: false } => "[]\n".into(),

@@ -1,4 +1,4 @@
-//! What `kubectl routelet explain` prints.
+//! The output of `kubectl routelet explain`.
 
 use super::{Layout, pretty};
 use crate::k8s::reports::pair::{Outcome, Pair, Step, Verdict};
@@ -24,14 +24,14 @@ pub fn text(pair: &Pair, layout: Layout) -> String {
     text
 }
 
-/// Below the text of a step.
+/// Indentation of lines below the text of a step.
 const INDENT: &str = "                     ";
 
 fn paragraph(step: &Step, layout: Layout) -> String {
     let head = format!("{:<8}{:<13}", step.result.as_str(), step.step);
     let node = step.node.as_ref().map(|node| format!("{node}: ")).unwrap_or_default();
     let mut text = layout.wrap(&format!("{node}{}", step.text), &head, INDENT);
-    // That of the step that stops comes with the verdict.
+    // The remedy of the step that stops the packets is printed with the verdict.
     if let Some(remedy) = step.remedy.as_ref().filter(|_| step.result != Outcome::Stop) {
         text += &layout.wrap(remedy, &format!("{INDENT}-> "), &format!("{INDENT}   "));
     }

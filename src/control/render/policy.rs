@@ -7,7 +7,7 @@ use super::{
 };
 use crate::control::policy::{PolicyView, StatementView};
 
-/// Names of neighbors of one policy and direction.
+/// Maximum number of neighbors listed for a policy and direction.
 const MAX_NAMED: usize = 8;
 
 pub(super) fn text(list: &[PolicyView], layout: Layout) -> String {
@@ -60,7 +60,7 @@ fn keys(statement: &StatementView) -> String {
     listed(statement.keys.iter().map(|(key, value)| format!("{key} = {}", toml(value))))
 }
 
-/// Texts, numbers and lists of them are written alike in TOML and in JSON.
+/// Texts, numbers and lists of them look the same in TOML and in JSON.
 fn toml(value: &Value) -> String {
     match value {
         Value::Array(list) => format!("[{}]", list.iter().map(toml).collect::<Vec<_>>().join(", ")),

@@ -3,7 +3,7 @@ use std::fmt::Write;
 use super::layout::Layout;
 use crate::net::{Diagnostic, Severity};
 
-/// A paragraph for each, and their number.
+/// A paragraph for each problem, and their number.
 pub(super) fn text(problems: &[Diagnostic], layout: Layout) -> String {
     let mut text = String::new();
     for problem in problems {

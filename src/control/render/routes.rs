@@ -47,7 +47,7 @@ impl Routes {
     }
 }
 
-/// What the marks of [`usual`] mean.
+/// The meaning of the marks of [`usual`].
 pub(super) const LEGEND: &str =
     "marks: > best, = shares its traffic, S stale; -o wide has PREF, MED, ORIGIN\n";
 
@@ -61,7 +61,7 @@ fn usual(r: &RouteView) -> [String; 8] {
         path if path.is_empty() => origin.to_owned(),
         path => format!("{path} {origin}"),
     };
-    // The marks have the rest of it.
+    // The marks show the rest of the reason.
     let reason = ["best: ", "multipath: "].iter().find_map(|mark| r.reason.strip_prefix(mark));
     let [kernel, age, reason] = [kernel(r), span(r.age), reason.unwrap_or(&r.reason).to_owned()];
     [marks(r), r.prefix.to_string(), or_dash(r.next_hop), from(r), path, kernel, age, reason]
@@ -84,7 +84,7 @@ fn wide(r: &RouteView) -> [String; 11] {
     ]
 }
 
-/// The neighbor, or what originates it.
+/// The neighbor, or the source of an own route.
 fn from(r: &RouteView) -> String {
     r.neighbor.clone().unwrap_or_else(|| r.source.clone())
 }

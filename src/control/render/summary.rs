@@ -38,14 +38,14 @@ fn identity(summary: &Summary, now: Timestamp, layout: Layout) -> String {
     layout.wrap(&line, "", "  ")
 }
 
-/// Those of the sessions that the summary has, and how many others there are.
+/// The sessions in the summary, and the number of the others.
 fn sessions(summary: &Summary, now: Timestamp, layout: Layout) -> String {
     let totals = &summary.neighbors;
     if totals.configured == 0 {
         return "no neighbors\n".into();
     }
     let mut text = match summary.sessions.as_slice() {
-        // Of a daemon of a former version.
+        // The daemon is of an earlier version, which does not send them.
         [] => String::new(),
         list => neighbor::table(list, now, layout),
     };
@@ -75,7 +75,7 @@ fn learned(summary: &Summary) -> String {
     text
 }
 
-/// A line for each own prefix, and how many others there are.
+/// A line for each own prefix, and the number of the others.
 fn own(summary: &Summary, layout: Layout) -> String {
     if summary.own.is_empty() {
         return layout.wrap("no prefix to advertise: routelet show interfaces", "own        ", "           ");

@@ -1,10 +1,11 @@
-//! Tables and lists of names with values. Nothing is cut: what has no room goes to further lines.
+//! Tables and lists of names with values. Nothing is cut: what does not fit continues on further
+//! lines.
 
 use std::fmt;
 
 use super::layout::{Layout, padded, width};
 
-/// Spaces before what belongs to the row above.
+/// Indentation of lines that belong to the row above.
 const INDENT: &str = "    ";
 /// Spaces between two columns.
 const GAP: usize = 2;
@@ -33,14 +34,14 @@ impl<const N: usize> Row<N> {
 /// A table that arrives in pages and is never held as a whole. The first page sets the column
 /// widths; a page with a wider cell widens that column from there on.
 ///
-/// All columns but the last have a fixed place. Where the whole does not fit, the widest columns
-/// become narrower: a cell that is longer stands as it is, and the rest of its row continues in its
-/// columns on the next line. The last cell goes below the row where it has no room.
+/// All columns but the last have a fixed position. If the table is too wide, the widest columns
+/// become narrower: a longer cell is printed in full, and the rest of its row continues in its
+/// columns on the next line. The last cell goes below the row if it does not fit.
 #[derive(Clone, Debug)]
 pub(super) struct Columns<const N: usize> {
     layout: Layout,
     heading: [&'static str; N],
-    /// The length of each cell that a column has had, once.
+    /// The different lengths of the cells in each column so far.
     lengths: Vec<Vec<usize>>,
     has_begun: bool,
 }
@@ -54,7 +55,7 @@ impl<const N: usize> Columns<N> {
     /// These rows as lines, each followed by a line break, below the heading if they are the first.
     pub(super) fn lines(&mut self, rows: &[Row<N>]) -> String {
         if rows.is_empty() {
-            // The heading waits for the widths of the first rows.
+            // The heading is written with the first rows, which determine the widths.
             return String::new();
         }
         for row in rows {
@@ -79,7 +80,7 @@ impl<const N: usize> Columns<N> {
         text
     }
 
-    /// The heading, if there was no row.
+    /// The heading, if there were no rows.
     pub(super) fn end(self) -> String {
         match self.has_begun || !self.layout.headings {
             true => String::new(),
@@ -124,7 +125,7 @@ impl<const N: usize> Columns<N> {
             column += room + GAP;
         }
         if width(&line) + GAP > column {
-            // The last column begins where no fixed cell reaches into it.
+            // The last column begins on a new line if a fixed cell reaches into it.
             flush(&mut text, &mut line);
         }
         let start = padded(&line, column);
@@ -184,7 +185,7 @@ impl Pairs {
         self.list.push((name.to_owned(), value.into()));
     }
 
-    /// Adds a value that may not be there.
+    /// Adds a value if there is one.
     pub(super) fn add_some(&mut self, name: &str, value: Option<impl ToString>) {
         if let Some(value) = value {
             self.add(name, value.to_string());

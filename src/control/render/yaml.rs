@@ -21,7 +21,7 @@ pub(super) fn items(list: &[Value], out: &mut String, depth: usize) {
     }
 }
 
-/// What follows a key or a dash, with the line break.
+/// The value after a key or a dash, with the line break.
 fn node(out: &mut String, value: &Value, depth: usize) {
     match value {
         Value::Object(map) if !map.is_empty() => {
@@ -41,7 +41,7 @@ fn node(out: &mut String, value: &Value, depth: usize) {
     }
 }
 
-/// A string without quotes where nobody can take it for anything else.
+/// A string, without quotes if it cannot be mistaken for anything else.
 fn scalar(text: &str) -> String {
     const OTHERS: [&str; 11] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n", "inf", "nan"];
     let starts_as_word = text.starts_with(|c: char| c.is_ascii_alphabetic());
@@ -50,7 +50,7 @@ fn scalar(text: &str) -> String {
         return text.to_owned();
     }
     let quoted = Value::from(text).to_string();
-    // JSON leaves these as they are, YAML must not have them.
+    // JSON allows these characters, YAML does not.
     quoted
         .chars()
         .map(|c| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.into() })
