@@ -12,11 +12,11 @@ pub(super) struct Ambiguous {
     fitting: Vec<String>,
 }
 
-/// The arguments with whole names of commands.
+/// The arguments with the full names of commands.
 ///
 /// # Errors
 ///
-/// One line if an abbreviation fits several commands. What fits none is left to clap.
+/// One line if an abbreviation fits several commands. Text that fits none is left to clap.
 pub(super) fn expand(mut arguments: Vec<OsString>, root: &Command) -> Result<Vec<OsString>, Ambiguous> {
     let mut command = root;
     for argument in arguments.iter_mut().skip(1) {
@@ -33,8 +33,8 @@ pub(super) fn expand(mut arguments: Vec<OsString>, root: &Command) -> Result<Vec
     Ok(arguments)
 }
 
-/// The name of the subcommand that begins so. Of names that begin alike, as `neighbor` and
-/// `neighbors`, the longest is meant.
+/// The full name of the subcommand that begins with this text. If all matching names are beginnings
+/// of the longest one, as with `neighbor` and `neighbors`, that one is meant.
 fn full_name(text: &str, command: &Command) -> Result<Option<String>, Ambiguous> {
     let names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
     if names.contains(&text) {

@@ -30,7 +30,7 @@ impl Completions {
     }
 }
 
-/// What the script of a shell needs for values of the daemon.
+/// The part of a shell's script that completes values of the daemon.
 fn live(shell: Shell) -> &'static str {
     match shell {
         Shell::Bash => BASH,
@@ -40,7 +40,7 @@ fn live(shell: Shell) -> &'static str {
     }
 }
 
-/// Bash replaces only what follows the last colon, where colons separate words.
+/// Where colons separate words, bash replaces only the text after the last colon.
 const BASH: &str = r#"
 _routelet_live() {
     local line="${COMP_LINE:0:COMP_POINT}" value values=()

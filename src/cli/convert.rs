@@ -70,7 +70,7 @@ impl Convert {
     }
 }
 
-/// Each line that was not simply carried over.
+/// Lists each line that was not carried over unchanged.
 fn list(report: &Report) {
     for Line { file, line, text, outcome, reason } in &report.lines {
         if *outcome != Outcome::Carried {

@@ -31,7 +31,7 @@ enum Since {
     At(Timestamp),
 }
 
-/// A text is no value of `--since`.
+/// The text is not a value of `--since`.
 #[derive(Debug, thiserror::Error)]
 #[error("write a time such as 2026-11-21T08:00:00Z, or how long ago: 30s, 10m, 2h, 1d")]
 struct NoTime;
@@ -63,23 +63,24 @@ impl Since {
     }
 }
 
-/// Which events a follower has printed.
+/// The progress of a follower through the events.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Number of the last one.
+    /// Number of the last event that was printed.
     after: u64,
     /// Its time.
     last: Option<Timestamp>,
-    /// The daemon did not respond lately. It may have restarted.
+    /// Whether the daemon did not respond lately. It may have restarted.
     is_interrupted: bool,
 }
 
 impl Progress {
-    /// The new ones among events of the daemon.
+    /// The events that are new to the follower.
     fn take(&mut self, mut events: Vec<Event>, start: Option<Timestamp>) -> Vec<Event> {
         let Some(newest) = events.last() else { return events };
         let is_after_restart = std::mem::take(&mut self.is_interrupted);
-        // Numbers go on over a restart, unless the state folder was lost and the clock set back.
+        // Numbers continue after a restart, unless the state folder was lost and the clock set
+        // back.
         let numbers_go_on = newest.number >= self.after;
         let known = self.last.filter(|_| is_after_restart && !numbers_go_on);
         let after = if numbers_go_on { self.after } else { 0 };
@@ -94,8 +95,8 @@ impl Progress {
         self.is_interrupted = true;
     }
 
-    /// The number above which events are requested. After an interruption all are, as the daemon
-    /// may have begun with other numbers.
+    /// The number above which events are requested: after an interruption 0, since the daemon may
+    /// have restarted with other numbers.
     fn wanted(&self) -> u64 {
         if self.is_interrupted { 0 } else { self.after }
     }
@@ -119,7 +120,7 @@ impl Events {
         }
     }
 
-    /// The daemon must respond once; from then on a restart is waited for.
+    /// The daemon must respond once; afterwards, restarts are waited for.
     fn follow(&self) -> Result<(), Failure> {
         let (mut progress, mut was_reached, start) = (Progress::default(), false, self.start());
         loop {

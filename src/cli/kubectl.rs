@@ -169,7 +169,7 @@ impl Common {
         io::print(&if self.json { json(list) } else { text(list, layout) })
     }
 
-    /// The reports of the nodes that are wanted; none is a failure.
+    /// The reports of the selected nodes; having none is a failure.
     fn read(&self) -> Result<Vec<Report>, Failure> {
         let list = self.cluster.reports()?;
         match &self.node {
@@ -184,7 +184,7 @@ impl Cluster {
         Access { kubeconfig: self.kubeconfig.clone(), context: self.context.clone() }
     }
 
-    /// The reports of all nodes; none is a failure.
+    /// The reports of all nodes; having none is a failure.
     fn reports(&self) -> Result<Vec<Report>, Failure> {
         let list = daemon::cluster_reports(&self.access())?.map_err(failure)?;
         if list.is_empty() {
@@ -227,7 +227,7 @@ fn failure(error: ReportsError) -> Failure {
     }
 }
 
-/// Nodes that are named in an error.
+/// Maximum number of nodes that an error lists.
 const MAX_NAMED: usize = 5;
 
 fn only(list: Vec<Report>, name: &str) -> Result<Vec<Report>, Failure> {

@@ -200,7 +200,7 @@ impl Socket {
     }
 
     /// Sends a request whose response may be long, and prints it as it arrives. A closed pipe (`|
-    /// head`) ends it. Returns how many rows there were.
+    /// head`) ends it. Returns the number of rows.
     fn show_pages(&self, query: Query, mut pages: Pages) -> Result<usize, Failure> {
         let mut responses = client::open(&self.socket, query)?;
         let (mut begun, mut rows) = (false, 0);

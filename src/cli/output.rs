@@ -62,9 +62,9 @@ impl Common {
         self.repeat(|| self.socket.show_pages(query.clone(), self.pages(Pages::text)).map(|_| ()))
     }
 
-    /// All paths of one prefix. None is a failure, `missing`.
+    /// Shows all paths of one prefix. If there are none, fails with the text `missing`.
     pub(super) fn show_paths(&self, query: &Query, missing: &str) -> Result<(), Failure> {
-        // With -o wide a table, a line per path.
+        // With -o wide, a table with one line per path.
         let text = if self.output == Some(Output::Wide) { Pages::text } else { Pages::paragraphs };
         self.repeat(|| match self.socket.show_pages(query.clone(), self.pages(text))? {
             0 => Err(Failure::Runtime(missing.to_owned())),
@@ -108,7 +108,7 @@ impl Common {
         Layout { headings: !self.no_headers, ..layout }
     }
 
-    /// Once, or with `--watch` until the reader is gone. A daemon that restarts meanwhile is waited
+    /// Runs once, or with `--watch` until the output is closed. A daemon that restarts is waited
     /// for.
     pub(super) fn repeat(&self, once: impl Fn() -> Result<(), Failure>) -> Result<(), Failure> {
         let Some(seconds) = self.watch else { return once() };

@@ -1,5 +1,5 @@
-//! What the pages of `docs/reference/` are written from: the command line with its exit status, and
-//! the JSON of each command. `ROUTELET_WRITE=1 cargo test --test docs` writes them.
+//! The sources of the pages of `docs/reference/`: the command line with its exit status, and the
+//! JSON of each command. `ROUTELET_WRITE=1 cargo test --test docs` writes the pages.
 
 use std::fmt::Write as _;
 
@@ -37,7 +37,7 @@ pub(super) fn exit_status() -> String {
     text.trim_end().to_owned()
 }
 
-/// `routelet` and `kubectl routelet` with everything below.
+/// `routelet` and `kubectl routelet` with all subcommands.
 pub fn commands() -> [clap::Command; 2] {
     [command(), Kubectl::command()].map(|mut command| {
         command.build();
@@ -45,10 +45,10 @@ pub fn commands() -> [clap::Command; 2] {
     })
 }
 
-/// What one command prints with `--json`.
+/// The JSON that one command prints.
 #[derive(Clone, Debug)]
 pub struct Printed {
-    /// Without `routelet` and `--json`.
+    /// The command without `routelet` and `--json`.
     pub command: &'static str,
     /// Name of the schema's file, without its ending.
     pub file: &'static str,

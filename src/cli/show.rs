@@ -122,7 +122,7 @@ fn subject(text: &str) -> Result<Subject, PrefixError> {
     }
 }
 
-/// A text names no family.
+/// The text is not the name of a family.
 #[derive(Debug, thiserror::Error)]
 #[error("write ipv4-unicast or ipv6-unicast")]
 struct NoFamily;

@@ -1,8 +1,8 @@
-//! What shells complete from the running daemon: neighbors, prefixes and policies.
+//! Values that shells complete from the running daemon: neighbors, prefixes and policies.
 //!
 //! The script of a shell calls `routelet completions --values LINE` with the line up to the cursor,
-//! and gets the values that fit the word there, one per line. Without a daemon, or where it does
-//! not respond in time, there are none.
+//! and gets the values that fit the word there, one per line. There are none if no daemon runs, or
+//! if it does not respond in time.
 
 use std::{
     collections::BTreeSet,
@@ -18,12 +18,12 @@ use crate::control::{Query, Response, RouteFilter, io::client};
 
 /// How long a shell waits.
 const TIMEOUT: Duration = Duration::from_millis(200);
-/// Values beyond this are left out: nobody reads them.
+/// Maximum number of values; nobody reads more.
 const MAX_VALUES: usize = 200;
-/// Where the daemon is unless the line names another socket.
+/// The control socket, unless the line contains another one.
 const SOCKET: &str = "/run/routelet/routelet.sock";
 
-/// What the word at the cursor can be.
+/// The kinds of values that the word at the cursor can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Neighbor,
@@ -36,7 +36,7 @@ enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Wanted {
     kind: Kind,
-    /// What of it is written already.
+    /// The part of it that is written already.
     word: String,
     socket: PathBuf,
 }
@@ -52,7 +52,8 @@ pub(super) fn print(line: &str, root: &Command) -> Result<(), Failure> {
     io::print(&values.into_iter().map(|value| value + "\n").collect::<String>())
 }
 
-/// Requests the values, until `found` returns that enough were found. An error has no values.
+/// Requests the values, until `found` returns that enough were found. After an error there are
+/// none.
 fn read(kind: Kind, socket: &Path, found: &mut dyn FnMut(String) -> bool) {
     let query = match kind {
         Kind::Neighbor | Kind::NeighborOrAll => Query::Neighbors,
@@ -76,7 +77,7 @@ fn read(kind: Kind, socket: &Path, found: &mut dyn FnMut(String) -> bool) {
     }
 }
 
-/// What the end of a line can be, if that is known to the daemon.
+/// The value at the end of the line, if the daemon knows such values.
 fn wanted(line: &str, root: &Command) -> Option<Wanted> {
     let mut words: Vec<&str> = line.split_whitespace().collect();
     let word = if line.ends_with(char::is_whitespace) { "" } else { words.pop()? };
@@ -94,7 +95,7 @@ fn wanted(line: &str, root: &Command) -> Option<Wanted> {
     Some(Wanted { kind, word: word.to_owned(), socket })
 }
 
-/// The argument that `word` after `words` belongs to, and the socket that they name.
+/// The argument to which `word` belongs if it follows `words`, and the socket in `words`.
 fn at_the_end<'c>(command: &'c Command, words: &[&str], word: &str) -> Option<(&'c Arg, PathBuf)> {
     let (mut places, mut option, mut socket) = (0, None, SOCKET);
     for &text in words {
@@ -130,7 +131,7 @@ fn is(argument: &Arg, id: &str) -> bool {
     argument.get_id().as_str() == id
 }
 
-/// Whether the next word is its value.
+/// Whether the next word is the value of this argument.
 fn has_value(argument: &Arg) -> bool {
     matches!(argument.get_action(), ArgAction::Set | ArgAction::Append) && !argument.is_require_equals_set()
 }

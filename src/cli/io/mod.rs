@@ -38,12 +38,12 @@ pub(super) fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
 
-/// What clears a terminal on standard output, or separates screens elsewhere.
+/// The text that clears a terminal on standard output, or separates screens elsewhere.
 pub(super) fn new_screen() -> &'static str {
     if stdout().is_terminal() { "\x1b[H\x1b[2J\x1b[3J" } else { "\n" }
 }
 
-/// As wide as the terminal on standard output, if it is one.
+/// The layout for the terminal on standard output, if it is one.
 pub(super) fn layout() -> Layout {
     let columns = terminal_size::terminal_size_of(stdout()).map(|(columns, _)| columns.0.into());
     Layout::on_terminal(columns)
@@ -53,8 +53,8 @@ pub(super) fn wait(time: Duration) {
     thread::sleep(time);
 }
 
-/// What `read` finds within this time, at most so many values. `read` passes each to its argument,
-/// which returns whether more are wanted; it is not waited for beyond the time.
+/// The values that `read` finds within this time, at most `max`. `read` passes each value to its
+/// argument, which returns whether more are wanted. After this time `read` is no longer waited for.
 pub(super) fn values_within(
     time: Duration,
     max: usize,
@@ -121,7 +121,7 @@ pub(super) fn read_input(path: &Path) -> Result<Input, Failure> {
     Ok(Input { name, text })
 }
 
-/// Writes a file that does not exist yet; as it may have passwords, only its owner may read it.
+/// Writes a file that does not exist yet. It may contain passwords, so only its owner may read it.
 pub(super) fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
     let mut options = fs::OpenOptions::new();
     let opened = options.write(true).create_new(true).mode(0o600).open(path);
