@@ -88,7 +88,7 @@ impl fmt::Display for NetworkSelector {
     }
 }
 
-/// What the plan needs.
+/// The inputs from the plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     pub socket: PathBuf,
@@ -96,12 +96,12 @@ pub struct Wanted {
     pub selectors: Vec<NetworkSelector>,
 }
 
-/// A network, as far as it matters here.
+/// The fields of a network that matter here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     pub name: String,
     pub driver: String,
-    /// Docker drops what comes from outside.
+    /// Whether Docker drops packets from outside.
     pub internal: bool,
     /// The interface on this host; only networks of the driver `bridge` have one.
     pub bridge: Option<String>,
@@ -112,11 +112,11 @@ pub struct Network {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selected {
     pub bridges: BTreeSet<String>,
-    /// What the operator should know, each with its remedy.
+    /// Problems for the operator, each with its remedy.
     pub problems: Vec<Diagnostic>,
 }
 
-/// As the engine lists it.
+/// A network as the engine lists it.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Listed {
@@ -130,14 +130,15 @@ struct Listed {
     labels: Option<BTreeMap<String, String>>,
 }
 
-/// Names the interface of a network, where it is not `br-` with the first 12 digits of its id.
+/// Option with the name of a network's interface, if it is not `br-` with the first 12 digits of
+/// its id.
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 
 /// Decodes the response to `GET /networks`.
 ///
 /// # Errors
 ///
-/// When it is no list of networks.
+/// If it is not a list of networks.
 pub fn networks(json: &[u8]) -> Result<Vec<Network>, serde_json::Error> {
     let listed: Vec<Listed> = serde_json::from_slice(json)?;
     Ok(listed.into_iter().map(network).collect())
@@ -160,8 +161,7 @@ fn is_interface_name(name: &str) -> bool {
     (1..=15).contains(&name.len()) && !name.contains('/') && !name.contains(char::is_whitespace)
 }
 
-/// Which bridges are selected. A label may wait for its first network, a name is a problem while
-/// there is none.
+/// The selected bridges. A label may match no network yet; a name without a network is a problem.
 pub fn select(selectors: &[NetworkSelector], networks: &[Network]) -> Selected {
     let mut selected = Selected::default();
     for selector in selectors {
@@ -190,7 +190,7 @@ pub fn select(selectors: &[NetworkSelector], networks: &[Network]) -> Selected {
     selected
 }
 
-/// The bridge of a network that can be advertised, else why it cannot.
+/// The bridge of a network if it can be advertised, or else the reason why it cannot.
 fn obstacle(network: &Network) -> Result<&str, (String, &'static str)> {
     use crate::net::text::untrusted;
     let name = untrusted(&network.name);

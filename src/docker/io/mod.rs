@@ -30,10 +30,10 @@ use engine::Events;
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// Time to the next attempt.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
-/// How long the engine may not respond, as while it restarts, before that is a problem.
+/// How long the engine may be unreachable, for example while it restarts, before this is a problem.
 const RESTART_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// In the state folder.
+/// File in the state folder.
 pub const FILE: &str = "docker.json";
 
 /// Starts the task. Returns the networks that are selected.
@@ -68,7 +68,7 @@ impl Follower {
                 }
                 continue;
             }
-            // Cancel safe: a reading that is given up is begun anew.
+            // Cancel safe: an interrupted read is started again.
             let alive = tokio::select! {
                 error = self.follow(&now) => {
                     self.failed(&now, &error);
@@ -85,8 +85,8 @@ impl Follower {
         }
     }
 
-    /// Reads the list for as long as the engine responds. The events come first, so that no change
-    /// between the two is missed.
+    /// Reads the list while the engine responds. The stream of events is opened before the list is
+    /// read, so that no change in between is missed.
     async fn follow(&mut self, wanted: &Wanted) -> io::Error {
         let mut events = match Events::open(&wanted.socket).await {
             Ok(events) => events,
@@ -127,7 +127,7 @@ impl Follower {
         }
         let mut selected = select(&wanted.selectors, self.known.as_deref().unwrap_or_default());
         if self.known.is_none() {
-            // Whether a network is missing is not known.
+            // It is unknown whether a network is missing.
             selected.problems.clear();
         }
         if !self.was_read || since.elapsed() >= RESTART_TIMEOUT {

@@ -1,4 +1,4 @@
-//! A socket that responds as an engine does, or as none should.
+//! A socket that responds like an engine, or in ways in which none should.
 
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ async fn each_event_is_a_new_reading_and_what_was_read_outlives_the_engine() {
     let read = bed.until(|s| !s.bridges.is_empty()).await;
     assert_eq!((read.bridges.len(), read.problems.len()), (1, 0));
 
-    // The engine ends; another start of ours finds the list.
+    // The engine ends; the next start of routelet uses the saved list.
     drop((stream, listener));
     crate::state::io::flush(Duration::from_secs(5));
     let (_wanted, same) = watch::channel(bed.wanted.borrow().clone());
@@ -108,7 +108,7 @@ async fn an_engine_that_sends_nonsense_or_no_end_is_a_problem_and_nothing_more()
         let _stream = events(&listener).await;
         let (mut stream, _) = request(&listener).await;
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-        // The reader may end the connection before all is written.
+        // The reader may close the connection before everything is written.
         let _ = stream.write_all((head + &body).as_bytes()).await;
         let found = bed.until(|s| !s.problems.is_empty()).await;
         assert!(found.bridges.is_empty() && found.problems[0].contains("docker network ls"), "{found:?}");
