@@ -1,4 +1,4 @@
-//! What kind of address it is, and which cannot be explained.
+//! Determines where an address is, and which addresses cannot be explained.
 
 use std::net::IpAddr;
 

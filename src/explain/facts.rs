@@ -11,7 +11,7 @@ use crate::{
     net::{Family, Prefix},
 };
 
-/// What is to be explained.
+/// A request for an explanation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
     pub address: IpAddr,
@@ -21,7 +21,7 @@ pub struct Question {
     pub interface: Option<String>,
 }
 
-/// Everything that decides, as of one moment.
+/// All facts on which the explanation depends, as of one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {
     pub question: Question,
@@ -29,7 +29,7 @@ pub struct Facts {
     pub place: Place,
     /// Where `--from` is.
     pub from: Option<Place>,
-    /// What the guard protects the address as: `default gateway`, `neighbor`, ….
+    /// Why the guard protects the address: `default gateway`, `neighbor`, ….
     pub protected: Option<String>,
     /// Originated prefixes that contain the address, the longest first.
     pub own: Vec<Source>,
@@ -38,7 +38,7 @@ pub struct Facts {
     pub drain: Drain,
     /// Originated prefixes from which the packets come.
     pub sources: Vec<Source>,
-    /// Packets from containers get an address of this host where they leave it.
+    /// Whether packets from containers leave this host with one of its addresses.
     pub masqueraded: bool,
     pub rib: Explained,
     pub neighbors: Vec<Neighbor>,
@@ -48,17 +48,17 @@ pub struct Facts {
     pub table: u32,
     /// `fib.install`.
     pub installs: bool,
-    /// What the kernel does with the packets, or with those of this host.
+    /// What the kernel does with the packets, or with packets of this host.
     pub kernel: Kernel,
     /// The first rule that looks up the table of that route.
     pub rule: Option<Rule>,
     /// The interface by which they leave.
     pub exit: Option<Link>,
-    /// Who is on the other side of it.
+    /// The neighbor entry at that interface.
     pub reached: Option<Reached>,
     /// Packets that are forwarded, in both directions.
     pub flows: Vec<Flow>,
-    /// Packet filters could not be read.
+    /// Why packet filters could not be read, if so.
     pub filters_unread: Option<String>,
 }
 
@@ -155,12 +155,12 @@ pub struct Used {
     pub dead_end: Option<&'static str>,
     /// All next hops of the route, gateway and interface.
     pub hops: Vec<(Option<IpAddr>, String)>,
-    /// The one selected for these packets.
+    /// The next hop selected for these packets.
     pub gateway: Option<IpAddr>,
     pub interface: String,
     /// The source address that this host would use.
     pub source: Option<IpAddr>,
-    /// Octets, where it is less than that of the interface.
+    /// In octets, if it is less than that of the interface.
     pub mtu: Option<u32>,
 }
 
@@ -169,7 +169,7 @@ pub struct Used {
 pub struct Rule {
     pub priority: u32,
     pub table: u32,
-    /// For some packets only.
+    /// Whether it only applies to some packets.
     pub selects: bool,
 }
 
@@ -185,13 +185,13 @@ pub struct Reached {
 pub struct Flow {
     /// `172.20.0.0/16 to 10.9.0.5`.
     pub name: String,
-    /// Replies.
+    /// Whether these are replies.
     pub is_back: bool,
-    /// Delivered to this host itself: not forwarded.
+    /// Whether they are delivered to this host itself, so that they are not forwarded.
     pub to_host: bool,
     /// The interface on which they arrive.
     pub arrives_on: String,
-    /// The key that is 0 although the packets need it, if there is one.
+    /// The sysctl whose value 0 keeps the packets from being forwarded, if any.
     pub forwarding_off: Option<String>,
     /// rp_filter of that interface, the larger of its own value and that of all.
     pub rp_filter: u32,
@@ -224,7 +224,7 @@ impl Facts {
         }
     }
 
-    /// Whether kube-proxy delivers packets to the address, by rules of its own.
+    /// Whether kube-proxy delivers packets to the address, with its own rules.
     pub(super) fn is_service(&self) -> bool {
         matches!(self.place, Place::Originated { is_service: true, .. } | Place::ClusterIp { .. })
     }
@@ -233,8 +233,8 @@ impl Facts {
         self.neighbors.iter().find(|n| n.name == name)
     }
 
-    /// Whether the packets begin or end at this node's side alone, so that no neighbor needs a
-    /// route to them.
+    /// Whether the packets begin and end on this node's side, so that no neighbor needs a route to
+    /// them.
     pub(super) fn stays_here(&self) -> bool {
         let is_here = |place: &Place| !matches!(place, Place::Remote | Place::OnLink { .. });
         self.from.as_ref().is_some_and(is_here) && is_here(&self.place)

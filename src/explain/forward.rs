@@ -14,7 +14,7 @@ pub(super) fn steps(facts: &Facts, walk: &mut Walk) {
     firewall(facts, walk);
 }
 
-/// Large packets of containers have to be fragmented where the way is narrower than their bridge.
+/// Large packets of containers must be fragmented if the path has a smaller MTU than their bridge.
 fn mtu(facts: &Facts, walk: &mut Walk) {
     let (Some(used), Some(exit)) = (facts.used(), &facts.exit) else { return };
     if used.is_local || matches!(facts.place, Place::Container { .. }) {
@@ -82,7 +82,7 @@ fn reverse_path(facts: &Facts, walk: &mut Walk) {
     }
 }
 
-/// Whatever else keeps packets from being routed.
+/// Other causes that keep packets from being routed.
 fn not_routed(facts: &Facts, walk: &mut Walk) {
     for flow in &facts.flows {
         match &flow.kernel {
@@ -124,7 +124,7 @@ fn firewall(facts: &Facts, walk: &mut Walk) {
         })
     };
     let remedy = |flow: &Flow| {
-        // Replies of a container of this host come from it.
+        // Replies that arrive for a container of this host count as packets to it.
         let to = flow.is_back != matches!(facts.place, Place::Container { .. });
         let what = if to { "to the containers" } else { "from the containers" };
         format!(

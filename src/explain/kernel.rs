@@ -101,7 +101,7 @@ fn interface(facts: &Facts, link: &Link, walk: &mut Walk) {
     walk.stop(StepName::Interface, what, remedy);
 }
 
-/// What is wrong with an interface that cannot send, and what to do.
+/// Why an interface cannot send, and what to do.
 pub(super) fn dead(link: &Link) -> (String, String) {
     let name = &link.name;
     match (link.up, link.kind.as_str()) {

@@ -1,12 +1,12 @@
-//! `explain`: follows packets to one address through this node and back, and names the step that
-//! stops them.
+//! `explain`: follows packets to one address through this node and back, and determines the step
+//! that stops them.
 //!
 //! [`explain`] turns [`Facts`], which the daemon gathers from the table, the kernel and the plan,
 //! into an [`Explanation`]: one [`Step`] after the other, up to the first that stops the packets.
 //!
-//! Where no source is given, the packets of this host and of the containers whose subnets it
-//! originates are followed, or, to an address of this host, those of others. What happens beyond
-//! the next hop is not known here: `reachable` means that this node does its part.
+//! If no source is given, the packets of this host and of the containers whose subnets it
+//! originates are followed, or, for an address of this host, packets from others. It is not known
+//! here what happens beyond the next hop: `reachable` means that this node does its part.
 
 mod address;
 mod facts;
@@ -174,7 +174,7 @@ pub fn explain(facts: &Facts) -> Explanation {
     let mut walk = Walk::default();
     address::step(facts, &mut walk);
     match facts.place {
-        // To this host, or to its containers: others have to know the way.
+        // To this host, or to its containers: other hosts need a route.
         Place::Host { .. } | Place::Container { .. } | Place::Originated { .. } => {
             origin::steps(facts, &mut walk)
         }

@@ -1,5 +1,5 @@
 //! Packets to this host or to its containers: whether a prefix with the address is originated, and
-//! to whom it is advertised.
+//! to which neighbors it is advertised.
 
 use super::{Drain, Facts, Outcome, Place, Source, StepName, Walk, listed};
 use crate::{
@@ -14,7 +14,7 @@ pub(super) fn steps(facts: &Facts, walk: &mut Walk) {
     if facts.stays_here() {
         return;
     }
-    // A policy may send an aggregate alone.
+    // A policy may advertise an aggregate only.
     let is_advertised = |s: &&Source| {
         let mut all = facts.rib.advertised.iter();
         all.any(|a| a.prefix == s.prefix && a.why_not.is_none())
@@ -52,7 +52,7 @@ fn not_originated(facts: &Facts, walk: &mut Walk) {
     }
 }
 
-/// To whom a prefix is advertised. It stops where no neighbor has it.
+/// To which neighbors a prefix is advertised. Stops the packets if no neighbor has it.
 fn advertised(facts: &Facts, prefix: Prefix, walk: &mut Walk) {
     let all: Vec<_> = facts.rib.advertised.iter().filter(|a| a.prefix == prefix).collect();
     let to: Vec<_> = all.iter().filter(|a| a.why_not.is_none()).map(|a| &a.neighbor).collect();

@@ -42,7 +42,7 @@ pub(super) fn senders(facts: &Facts) -> Vec<&str> {
     paths.filter_map(|p| p.route.neighbor.as_deref()).collect()
 }
 
-/// No neighbor has advertised a route, which stops only where the kernel has no other.
+/// No neighbor has advertised a route. This only stops the packets if the kernel has no other.
 fn without_paths(facts: &Facts, walk: &mut Walk) {
     let address = facts.question.address;
     if facts.kernel != Kernel::Dropped(Drop::Unreachable) {
@@ -105,7 +105,7 @@ fn line(path: &PathExplained) -> String {
     format!("{} from {from}{hop}{path}: {}", route.prefix, route.reason)
 }
 
-/// Policy and guard let the selected path pass.
+/// The policies and the guard that accepted the selected path.
 fn verdicts(facts: &Facts, walk: &mut Walk) {
     let Some(path) = facts.rib.paths.iter().find(|p| p.state == PathState::Selected) else { return };
     let Some(neighbor) = &path.route.neighbor else { return };
@@ -135,8 +135,9 @@ fn more_specific(facts: &Facts) -> Option<&PathExplained> {
         .find(|p| !matches!(p.state, PathState::Selected | PathState::NotSelected))
 }
 
-/// The same where the address loses its way by it: the kernel has no route, or only a default route
-/// that leads elsewhere. A guard that protects the way to this very address does what it is for.
+/// The same path, if the address is unreachable because of it: the kernel has no route, or only a
+/// default route with another next hop. It is no problem if the guard protects the route to this
+/// very address.
 fn decisive(facts: &Facts) -> Option<&PathExplained> {
     let path = more_specific(facts)?;
     let leads_there =
@@ -253,7 +254,7 @@ fn is_ours(used: &Used, fib: &FibView) -> bool {
     used.is_ours && used.table == fib.table && used.prefix == fib.prefix
 }
 
-/// Stops where nothing leads to the same next hop.
+/// Stops the packets unless another route leads to the same next hop.
 fn not_written(facts: &Facts, text: String, remedy: &str, walk: &mut Walk) {
     let mut hops = facts.rib.paths.iter().filter(|p| p.state == PathState::Selected);
     let mut leads_there = |used: &Used| hops.any(|p| p.route.next_hop.is_some_and(|h| used.leads_over(h)));
@@ -276,7 +277,7 @@ fn other_route(facts: &Facts, fib: &FibView, used: &Used, walk: &mut Walk) {
     let who = format!("{} of {}, metric {}, table {}", used.text(), used.protocol, used.metric, used.table);
     let is_longer = used.prefix.len() > fib.prefix.len() && used.table == fib.table;
     if used.dead_end.is_some() {
-        // Named where the kernel's route is looked at.
+        // Reported by the step about the kernel's route.
         return;
     }
     if is_same_way || is_longer || used.is_local {

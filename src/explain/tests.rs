@@ -343,7 +343,7 @@ fn an_aggregate_that_a_neighbor_has_stands_for_what_it_covers() {
     assert_eq!(text(&own, StepName::Origin), "172.16.0.0/12 is originated: advertise.networks");
     assert_eq!(text(&own, StepName::Advertised), "172.16.0.0/12 is advertised to 10.1.1.1");
 
-    // Of one container, and of all.
+    // Packets of one container, and of all.
     for sources in [vec![source()], vec![by_network(), source()]] {
         let there = change(remote(), |f| {
             sent(f);
@@ -352,7 +352,7 @@ fn an_aggregate_that_a_neighbor_has_stands_for_what_it_covers() {
         assert_eq!(text(&there, StepName::Return), "172.16.0.0/12 is advertised to 10.1.1.1");
     }
 
-    // Where nobody has it either, the longest prefix is named.
+    // If the aggregate is advertised to nobody either, the longest prefix is reported.
     let nobody = change(own, |f| f.rib.advertised[0].why_not = Some(rejected.clone()));
     assert!(explain(&nobody).text.contains("172.20.0.0/16 is not advertised"), "{}", explain(&nobody).text);
     let elsewhere = change(remote(), |f| {

@@ -1,4 +1,4 @@
-//! The way of replies: whether the neighbor that leads to the address has a route to the source.
+//! The path of replies: whether the neighbor that leads to the address has a route to the source.
 
 use super::{Facts, Outcome, Place, Source, StepName, Walk, listed, origin, routes};
 use crate::{
@@ -56,7 +56,7 @@ fn of_sources(facts: &Facts, walk: &mut Walk) {
         let all = facts.rib.advertised.iter();
         all.filter(|a| a.prefix == s.prefix && leading.contains(&a.neighbor.as_str())).collect()
     };
-    // The longest prefix that covers that of the source: an aggregate will do.
+    // The longest advertised prefix that covers the one of the source: an aggregate suffices.
     let held = |s: &Source| -> Option<Prefix> {
         let has_it = |a: &&Advertised| {
             a.why_not.is_none() && a.prefix.covers(s.prefix) && leading.contains(&a.neighbor.as_str())
