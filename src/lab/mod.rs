@@ -54,7 +54,7 @@ pub enum Scene {
 }
 
 impl Scene {
-    /// The fabric that it plays in.
+    /// The fabric of the scene.
     pub fn fabric(self) -> Fabric {
         match self {
             Self::Failover | Self::Unnumbered => Fabric::Unnumbered,

@@ -75,7 +75,7 @@ pub enum Fabric {
 /// The plan of a lab.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Topology {
-    /// Of the process that creates it.
+    /// Id of the process that creates the lab.
     pub(super) pid: u32,
     pub(super) hosts: u8,
     pub(super) fabric: Fabric,
@@ -100,7 +100,7 @@ impl Topology {
         }
     }
 
-    /// From 1.
+    /// The hosts, numbered from 1.
     pub(super) fn hosts(self) -> impl Iterator<Item = Host> + Clone {
         (1..=self.hosts).map(|n| Host { n })
     }
@@ -131,7 +131,7 @@ impl Topology {
         text
     }
 
-    /// In the numbered fabric there is one leaf.
+    /// The AS number of a leaf. The numbered fabric has one leaf.
     fn leaf_as(self, leaf: u8) -> Asn {
         match self.fabric {
             Fabric::Numbered | Fabric::Reflected => LEAF_AS,
@@ -143,7 +143,7 @@ impl Topology {
         if self.fabric == Fabric::Reflected { LEAF_AS } else { host.asn() }
     }
 
-    /// Addresses of a host's uplink, where it has some.
+    /// Addresses of a host's uplink, if it has any.
     pub(super) fn address(self, host: Host) -> (Ipv4Addr, Ipv6Addr) {
         match self.fabric {
             Fabric::Reflected => segment(HOSTS_FROM + host.n),
@@ -155,7 +155,7 @@ impl Topology {
         if self.bfd { "bfd = { min-tx = 50, min-rx = 50, multiplier = 3 }\n" } else { "" }
     }
 
-    /// A host's configuration. Without addresses it names folders of the lab only.
+    /// A host's configuration. In the unnumbered fabric it only contains folders of the lab.
     pub(super) fn host_toml(self, host: Host, dir: &Path) -> String {
         if self.fabric == Fabric::Unnumbered {
             return folders_toml(dir);
@@ -182,7 +182,7 @@ impl Topology {
 
     /// The configuration that all nodes share.
     fn daemon_toml(self, dir: &Path, asn: Asn, router_id: Ipv4Addr) -> String {
-        // With BFD the hold time shows what it spares.
+        // A long hold time, so that the effect of BFD shows.
         let hold_time = if self.bfd { 90 } else { HOLD_TIME };
         format!(
             "{}\n[bgp]\nas = {asn}\nrouter-id = \"{router_id}\"\nhold-time = {hold_time}\nconnect-retry-time = 1\n\
@@ -231,7 +231,7 @@ impl Topology {
         text
     }
 
-    /// The diagram that the lab starts with.
+    /// The diagram that the lab prints first.
     pub(super) fn picture(self, leaf: Leaf) -> String {
         match self.fabric {
             Fabric::Numbered => {}
@@ -332,7 +332,7 @@ impl Host {
     }
 }
 
-/// The Docker engine of a host has its socket here.
+/// Path of the socket of a host's Docker engine.
 pub(super) fn docker_socket(dir: &Path) -> PathBuf {
     dir.join("docker/docker.sock")
 }
@@ -343,7 +343,7 @@ pub(super) fn segment(n: u8) -> (Ipv4Addr, Ipv6Addr) {
     (Ipv4Addr::new(10, 0, 0, n), v6(0, 0, n.into()))
 }
 
-/// Where a daemon of the lab has its files.
+/// The folders of a daemon of the lab.
 fn folders_toml(dir: &Path) -> String {
     let dir = dir.display();
     format!(

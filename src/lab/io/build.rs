@@ -23,7 +23,7 @@ const SEGMENT: &str = "segment";
 pub(super) struct Net {
     pub(super) leaves: Vec<Namespace>,
     pub(super) hosts: Vec<Node>,
-    /// Next hops of each host's route to the pods of another, when nothing is missing.
+    /// Number of next hops of each host's route to the pods of another, if nothing is missing.
     pub(super) next_hops: usize,
     /// Whether this kernel supports IPv6.
     pub(super) ipv6: bool,
@@ -48,7 +48,7 @@ impl Net {
         for name in lab.leaves() {
             let leaf = router(lab.namespace(name), ipv6).await?;
             if ipv6 && lab.fabric == Fabric::Numbered {
-                // The leaf's port is shut and opened again, and its address has to be kept.
+                // The leaf's port is shut down and opened again, and must keep its address.
                 leaf.sysctl(&[("ipv6/conf/all/keep_addr_on_down", "1")])?;
             }
             leaves.push(leaf);
@@ -86,7 +86,7 @@ impl Net {
 }
 
 impl Node {
-    /// Makes the host's bridge, with the pod at it.
+    /// Creates the host's bridge, and attaches the pod to it.
     async fn attach_pod(&self, ipv6: bool) -> Result<(), Error> {
         self.ns.add(LinkBridge::new(BRIDGE).up().build()).await?;
         let veth = self.host.pod_name();
@@ -146,7 +146,7 @@ async fn segment_of(lab: Topology, reflectors: &[Namespace], ipv6: bool) -> Resu
     Ok(switch)
 }
 
-/// Connects one more to the switch, with its addresses there.
+/// Connects another router or host to the switch, with its addresses there.
 async fn attach(
     switch: &Namespace,
     port: &str,

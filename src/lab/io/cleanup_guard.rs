@@ -9,7 +9,7 @@ use std::{
 
 use super::{super::topology::PREFIX, Error, dir, docker, failed, netns};
 
-/// Environment variable of the guard: the process whose lab it removes.
+/// Environment variable of the guard: the id of the process whose lab it removes.
 const VARIABLE: &str = "ROUTELET_LAB_GUARD";
 /// Message that makes the guard keep the lab.
 const KEEP: &[u8] = b"keep";

@@ -110,7 +110,7 @@ impl Daemons {
         self.run(ns, node, command)
     }
 
-    /// FRR runs as a user of its own, which needs access to its files.
+    /// FRR runs as its own user, which needs access to its files.
     fn frr(&mut self, ns: &Namespace, folder: &Path, config: &str) -> Result<(), Error> {
         let user = User::from_name("frr").map_err(failed("cannot look up the user frr"))?;
         let user = user.ok_or_else(|| Error::Runtime("FRR has no user frr: reinstall it".into()))?;
@@ -124,7 +124,7 @@ impl Daemons {
             command.args(["-P", "0", "-f"]).arg(file).arg("-i").arg(folder.join(format!("{daemon}.pid")));
             command.arg("-z").arg(folder.join("zserv")).arg("--vty_socket").arg(folder);
             self.run(ns, &format!("leaf/{daemon}"), command)?;
-            // bgpd looks for zebra's socket once and then not for a while.
+            // bgpd looks for zebra's socket once, and then not again for a while.
             let socket = folder.join(format!("{daemon}.vty"));
             for _ in 0..500 {
                 if socket.exists() {
@@ -148,7 +148,7 @@ impl Daemons {
         self.run_as(ns, name, command, || Ok(()))
     }
 
-    /// Starts a daemon in a namespace by a thread that has done `before`.
+    /// Starts a daemon in a namespace, from a thread that calls `before` first.
     fn run_as(
         &mut self,
         ns: &Namespace,
@@ -237,7 +237,7 @@ impl Daemons {
         }
     }
 
-    /// Their output.
+    /// The output of these commands.
     pub(super) fn leaf_table(&self) -> String {
         let folder = dir(self.pid).join("leaf");
         match self.leaf {

@@ -80,7 +80,7 @@ pub(super) async fn steps(net: &Net, daemons: &mut Daemons, leaf: Leaf) -> Resul
     }
 }
 
-/// Whose kernel is meant.
+/// The node whose kernel is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Who {
     /// From 0.
@@ -89,7 +89,7 @@ pub(super) enum Who {
     Host(u8),
 }
 
-/// Next hops of a route in a fabric in which nothing is missing: a host reaches the others by every
+/// The number of next hops of a route in a complete fabric: a host reaches the others by every
 /// leaf.
 pub(super) fn whole(net: &Net, who: Who) -> usize {
     match who {
@@ -207,8 +207,8 @@ async fn cut(net: &Net, daemons: &mut Daemons) -> Result<usize, Error> {
     Ok(lost + ping_all(net)?)
 }
 
-/// Shuts a leaf's port to the first host and opens it again. With another leaf every pod is reached
-/// meanwhile.
+/// Shuts a leaf's port to the first host and opens it again. With another leaf, every pod stays
+/// reachable.
 async fn cut_uplink(net: &Net, daemons: &mut Daemons, leaf: usize) -> Result<usize, Error> {
     let Some(name) = net.hosts.first().map(|node| node.host.name()) else { return Ok(0) };
     let alone = net.leaves.len() == 1;
@@ -245,7 +245,7 @@ pub(super) async fn shut(net: &Net, daemons: &mut Daemons, leaf: usize) -> Resul
     .await
 }
 
-/// Opens it again, and waits until nothing is missing.
+/// Opens the port again, and waits until no route is missing.
 pub(super) async fn open(net: &Net, daemons: &mut Daemons, leaf: usize) -> Result<Duration, Error> {
     let Some((ns, first)) = port(net, leaf) else { return Ok(Duration::ZERO) };
     ns.set(LinkUnspec::new_with_name(&first.port()).up().build()).await?;

@@ -20,11 +20,11 @@ use nix::{
 
 use super::{super::topology::docker_socket, Error, failed};
 
-/// Made of an empty archive: containers have the programs of this machine.
+/// Created from an empty archive: containers use the programs of this machine.
 const IMAGE: &str = "routelet-lab";
 /// Folders of this machine that a container has read-only, if they exist.
 const FOLDERS: [&str; 5] = ["/bin", "/lib", "/lib32", "/lib64", "/usr"];
-/// Of the engine's control group; the id of the lab's process follows.
+/// Prefix of the name of the engine's control group; the id of the lab's process follows.
 const CGROUP: &str = "routelet-lab-";
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// Two blocks of zeros: the end of an archive.
@@ -53,18 +53,18 @@ pub(super) fn present() -> Result<(), Error> {
 }
 
 impl Engine {
-    /// For the lab of process `pid`, with its files in the folder of a node.
+    /// Prepares the engine of the lab of process `pid`, with its files in the folder of a node.
     pub(super) fn new(node: &Path, pid: u32) -> Result<Self, Error> {
         let (folder, socket) = (node.join("docker"), docker_socket(node));
         fs::create_dir_all(&folder).map_err(failed(format!("cannot make {}", folder.display())))?;
-        // The newer store of images has no driver `vfs`, which needs nothing of the file system.
+        // The newer image store has no driver `vfs`, which works on any file system.
         let config = r#"{"features": {"containerd-snapshotter": false}, "storage-driver": "vfs"}"#;
         let file = folder.join("daemon.json");
         fs::write(&file, config).map_err(failed(format!("cannot write {}", file.display())))?;
         Ok(Self { folder, socket, cgroup: format!("/{CGROUP}{pid}") })
     }
 
-    /// The command that runs it.
+    /// The command that runs the engine.
     pub(super) fn daemon(&self) -> Command {
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "dockerd"]);
@@ -81,8 +81,8 @@ impl Engine {
         command
     }
 
-    /// Gives this thread, and what it starts, a `/run` in which there is nothing but the folder:
-    /// containerd and its helpers have sockets at fixed places there.
+    /// Gives this thread, and the processes that it starts, a `/run` with nothing but the folder:
+    /// containerd and its helpers have sockets at fixed paths there.
     pub(super) fn isolate(&self) -> io::Result<()> {
         unshare(CloneFlags::CLONE_NEWNS)?;
         let none = None::<&str>;
@@ -103,7 +103,7 @@ impl Engine {
         self.command(&["info"]).output().is_ok_and(|output| output.status.success())
     }
 
-    /// Makes a network and the image of containers.
+    /// Creates a network and the image of containers.
     pub(super) fn prepare(&self, network: &str, subnet: &str) -> Result<(), Error> {
         self.run(&["network", "create", "--subnet", subnet, network])?;
         let archive = self.folder.join("empty.tar");
@@ -139,7 +139,7 @@ impl Engine {
         Err(Error::Runtime(format!("{what}: {}", String::from_utf8_lossy(&done.stderr).trim_end())))
     }
 
-    /// With the settings of nobody.
+    /// A command of the client, without the settings of any user.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command.arg("--host").arg(format!("unix://{}", self.socket.display())).args(arguments);
@@ -167,7 +167,7 @@ pub(super) fn remove_cgroups(pid: u32) {
 /// The kernel needs a moment to release a group whose processes have ended.
 const ATTEMPTS: usize = 50;
 
-/// The files of a control group cannot be removed, nor have they to be.
+/// The files of a control group cannot be removed, and need not be.
 fn remove_tree(group: &Path) -> io::Result<()> {
     for entry in fs::read_dir(group)?.flatten().filter(|entry| entry.path().is_dir()) {
         remove_tree(&entry.path())?;

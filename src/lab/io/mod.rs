@@ -1,7 +1,7 @@
 //! Namespaces, processes and pings of the lab.
 //!
-//! A guard process removes the lab: it reads from a pipe and starts when the lab closes it, which
-//! the kernel does even for a lab that crashed.
+//! A guard process removes the lab: it waits at a pipe until the lab closes it, which the kernel
+//! does even for a lab that crashed.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 /// Prints a line; a closed pipe does not end the lab.
@@ -79,7 +79,7 @@ pub(super) fn run(options: LabOptions) -> Result<(), Error> {
         }
         Err(Error::Runtime("interrupted".into()))
     });
-    // A lab that failed is worth inspecting too.
+    // A failed lab is worth inspecting as well.
     if options.keep && !interrupted && dir(lab.pid).exists() {
         fs::write(dir(lab.pid).join("keep"), "").map_err(failed("cannot mark the lab as kept"))?;
         guard.dismiss()?;

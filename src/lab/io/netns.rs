@@ -57,7 +57,7 @@ impl Namespace {
         })
     }
 
-    /// Runs `work` in a thread inside the namespace, beside everything else.
+    /// Runs `work` in a thread inside the namespace, in the background.
     pub(super) fn spawn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -84,7 +84,7 @@ impl Namespace {
     }
 }
 
-/// Changes the namespace of a new thread only, so that the caller's stays the same.
+/// Changes the namespace of a new thread only, so that the caller stays in its own.
 fn in_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
         scope.spawn(work).join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
@@ -130,7 +130,7 @@ pub(super) fn remove(names: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Processes in one of these namespaces. Zombies have none.
+/// Processes in one of these namespaces. Zombies are in none.
 fn inside(inodes: &[u64]) -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries

@@ -95,9 +95,10 @@ pub(super) fn probe(target: IpAddr, interval: Duration, over: &AtomicBool) -> io
     Ok(Probes { sent: sent.into(), lost: usize::from(sent) - replied.len() })
 }
 
-/// Fewer show little of how many are lost. A busy machine sends fewer in the same time.
+/// Minimum number of requests: fewer show little about the share of lost packets. A busy machine
+/// sends fewer in the same time.
 const LEAST: u16 = 250;
-/// How long the last replies may take.
+/// How long to wait for the last replies.
 const LAST_REPLIES: Duration = Duration::from_millis(300);
 
 fn unreachable(why: &io::Error) -> bool {

@@ -1,4 +1,4 @@
-//! Scenes: one thing each, in less than 20 s.
+//! Scenes: each shows one thing in less than 20 s.
 
 use std::{
     io::{Write, stdout},
@@ -29,13 +29,13 @@ use crate::net::Prefix;
 
 /// Time between two packets of a stream.
 const INTERVAL: Duration = Duration::from_millis(2);
-/// How long a scene waits for what a command does.
+/// How long a scene waits for the effect of a command.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a Docker engine may take to start.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Of the subnet that a host gets while a reflector is missing.
+/// Gateway of the subnet that a host gets while a reflector is missing.
 const NEW_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 2, 1, 1);
-/// Of the container.
+/// Address of the container.
 const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 30, 1, 10);
 
 /// Plays a scene. `engine`: for the one that shows Docker.
@@ -200,7 +200,7 @@ async fn cut_once(net: &Net, daemons: &mut Daemons) -> Result<(), Error> {
     Ok(())
 }
 
-/// The daemon of the first host is stopped. Its links stay up, so that only BFD notices soon.
+/// The daemon of the first host is stopped. Its links stay up, so that only BFD detects it soon.
 async fn bfd(net: &Net, daemons: &mut Daemons) -> Result<(), Error> {
     let sessions = net.hosts.len();
     wait("BFD is up with every host", || {
