@@ -73,8 +73,8 @@ fn media_range(element: &str) -> Option<MediaRange> {
     Some(MediaRange { media, weight })
 }
 
-/// Turns the OpenMetrics of the crate into the older format: there a counter's family is called as
-/// its samples are, and `info` is a gauge.
+/// Turns the OpenMetrics output of the crate into the older format: there a counter's family has
+/// the name of its samples, and `info` is a gauge.
 fn classic(open_metrics: &str) -> String {
     let mut out = String::with_capacity(open_metrics.len());
     let mut help = "";

@@ -1,4 +1,4 @@
-//! Names and help of all metrics, and the text that Prometheus reads.
+//! Names and help texts of all metrics, and the output for Prometheus.
 //!
 //! The tasks count for themselves; `daemon` collects a [`Snapshot`] per scrape.
 //! [`mod@format`] selects the exposition format, [`neighbors`] bounds how many neighbors have
@@ -39,7 +39,7 @@ pub struct Snapshot {
     pub fib_routes: BTreeMap<Family, u64>,
     /// `None` if not under Kubernetes.
     pub kubernetes: Option<Cluster>,
-    /// The file that is written.
+    /// Path of the conflist.
     pub conflist: Option<String>,
     pub bfd: Bfd,
     /// Results of kernel operations: operation, `ok` or `error`, count.
@@ -47,7 +47,7 @@ pub struct Snapshot {
     /// Routes restored after other programs had removed or changed them.
     pub repairs: u64,
     pub convergence: Latency,
-    /// What an operator should know: how many problems by reason.
+    /// Number of problems by reason.
     pub problems: BTreeMap<(Reason, Severity), u64>,
     pub reload: Reload,
     /// Whether `/readyz` reports success.
@@ -65,7 +65,7 @@ pub struct Reload {
     pub at: i64,
 }
 
-/// What BFD knows.
+/// State of BFD.
 #[derive(Clone, Debug, Default)]
 pub struct Bfd {
     /// By neighbor; empty without BFD.
@@ -91,12 +91,12 @@ pub struct Cluster {
     pub nodes: u64,
 }
 
-/// Everything in one of the two formats.
+/// All metrics in one of the two formats.
 pub fn text(snapshot: Snapshot, format: Format) -> String {
     let process = snapshot.process;
     let mut registry = Registry::with_prefix("routelet");
     registry.register_collector(Box::new(Scrape(snapshot)));
-    // As every exporter names them: without the prefix.
+    // Under the names that all exporters use, without the prefix.
     let mut standard = Registry::default();
     standard.register_collector(Box::new(process));
     let mut out = String::new();
@@ -157,7 +157,7 @@ impl Scrape {
         sample.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
     }
 
-    /// A series for each reason that exists, so that their number is bounded and each is there
+    /// One series for each possible reason, so that the number of series is bounded and each exists
     /// before the first problem.
     fn problems(&self, out: &mut Writer<'_, '_>) -> fmt::Result {
         let mut counts: BTreeMap<_, u64> = Reason::ALL.iter().map(|r| ((*r, r.severity()), 0)).collect();

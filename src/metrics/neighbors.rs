@@ -23,7 +23,7 @@ pub(super) const MAX_NEIGHBORS: usize = 200;
 /// Value of the label `neighbor` of all others.
 const OTHER: &str = "other";
 
-/// What is written of the neighbors.
+/// The series of neighbors.
 pub(super) struct Shown<'s> {
     snapshot: &'s Snapshot,
     named: Vec<Named<'s>>,
@@ -180,7 +180,7 @@ impl<'s> Shown<'s> {
         out.counters("bfd_packets", "BFD packets by neighbor and direction", packets)
     }
 
-    /// All that are named, and the sum of the others.
+    /// All neighbors with series of their own, and the sum of the others.
     fn summed(&self) -> impl Iterator<Item = (Labels<'_>, &NeighborView)> {
         let named = self.named.iter().map(|n| (n.labels([]), n.view));
         named.chain(self.other.iter().map(|o| (vec![("neighbor", OTHER)], &o.view)))
@@ -225,7 +225,7 @@ impl Other {
     }
 }
 
-/// Labels with more of them before the Node.
+/// The labels with additional ones before the Node.
 fn with<'l, const N: usize>(
     labels: &[(&'static str, &'l str)],
     more: [(&'static str, &'l str); N],
@@ -242,7 +242,7 @@ fn node(view: &NeighborView) -> Option<&str> {
     view.description.as_deref().filter(|_| is_node)?.strip_prefix("node ")
 }
 
-/// Since when there is a session, or none; seconds since 1970.
+/// Since when the session has been established, or not, in seconds since 1970.
 fn seconds(view: &NeighborView) -> Option<i64> {
     let since = view.history.up_down_since.as_deref().unwrap_or(&view.since);
     Some(since.parse::<jiff::Timestamp>().ok()?.as_second())

@@ -11,7 +11,7 @@ use prometheus_client::{
 /// The family of the counter `process_cpu_seconds_total`.
 const CPU: &str = "process_cpu_seconds";
 
-/// What the kernel counts of this process; `None` where it cannot be read.
+/// The kernel's counters of this process; `None` if one cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Process {
     /// In user and system mode.

@@ -96,7 +96,7 @@ fn snapshot() -> Snapshot {
     }
 }
 
-/// The names of the interface page §6 with their types, and those that came later.
+/// The names of the interface page §6 with their types, and those that were added later.
 #[test]
 fn every_promised_name_is_there_with_help_and_type() {
     let text = full();
@@ -199,7 +199,7 @@ fn without_kubernetes_its_metrics_are_absent() {
     assert!(text.contains("routelet_build_info"));
 }
 
-/// `# EOF` ends it, and a counter's family has no suffix.
+/// The output ends with `# EOF`, and the family of a counter has no suffix.
 #[test]
 fn open_metrics_differs_in_the_names_of_families_and_its_end() {
     let text = text(snapshot(), Format::OpenMetrics);
