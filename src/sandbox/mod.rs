@@ -1,11 +1,11 @@
-//! What the daemon may do once it runs: two capabilities, a few folders, and no system call that
+//! The privileges of the running daemon: two capabilities, a few folders, and no system calls that
 //! only an attacker needs.
 //!
-//! routelet runs on every node and parses what strangers send. Code that exploits a fault in that
-//! must reach neither other programs' files nor the kernel beyond routes. So the daemon gives up
-//! what it does not need, whatever started it: systemd, a container runtime or a shell.
-//! [`io::enter`] does that once, before there is a second thread; threads and programs that are
-//! started later inherit it.
+//! routelet runs on every node and parses input from strangers. Code that exploits a fault in the
+//! parser must reach neither other programs' files nor the kernel beyond routes. The daemon
+//! therefore gives up the rights that it does not need, whether systemd, a container runtime or a
+//! shell has started it. [`io::enter`] does that once, before there is a second thread; threads and
+//! programs that are started later inherit it.
 //!
 //! Four layers, each useful without the others:
 //!
@@ -15,8 +15,8 @@
 //! - **seccomp** ([`io::calls`]): system calls that no part of routelet uses and that exploits
 //!   want.
 //!
-//! A kernel that lacks one of them is no reason to stop: [`SandboxView`] shows what is in force.
-//! `security.sandbox = false` turns all of it off, to debug.
+//! If the kernel lacks one of them, the daemon runs nevertheless: [`SandboxView`] shows which are
+//! in force. `security.sandbox = false` turns all of it off, to debug.
 
 pub mod io;
 mod rules;
@@ -26,19 +26,19 @@ use serde::{Deserialize, Serialize};
 
 pub use rules::{Access, Cni, Demand, Rule};
 
-/// What the daemon keeps of root's power.
+/// A capability that the daemon keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Capability {
     /// Routes, nexthop objects, nftables, addresses of the pods' bridge, sysctls of the network,
     /// TCP MD5 and buffers beyond `net.core.rmem_max`.
     NetAdmin,
-    /// Port 179, bound again when `bgp.listen` changes or another daemon lets go of it.
+    /// Port 179, bound again when `bgp.listen` changes or another daemon releases it.
     NetBindService,
     /// ICMPv6 sockets of unnumbered neighbors. Only where they are configured.
     NetRaw,
-    /// The real-time priority of BFD's thread, which begins with the first neighbor that has BFD.
-    /// Only where BFD is configured and the limit of real-time priorities cannot be raised instead,
-    /// as in a container.
+    /// The real-time priority of BFD's thread, which starts with the first neighbor that uses BFD.
+    /// Only if BFD is configured and the limit of real-time priorities cannot be raised instead, as
+    /// in a container.
     SysNice,
 }
 

@@ -1,28 +1,28 @@
-//! Which folders the daemon needs, and for what.
+//! Which folders the daemon needs, and how it uses them.
 
 use std::path::{Path, PathBuf};
 
-/// How a folder, with all below it, or a file may be used.
+/// How a file, or a folder with its content, may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Access {
     Read,
     /// Read and executed.
     Execute,
-    /// Read, and what is there overwritten; nothing is created or removed.
+    /// Reading and overwriting existing files; nothing is created or removed.
     Overwrite,
-    /// Sockets are made, and files are renamed and removed.
+    /// Sockets are created, and files are renamed and removed.
     Socket,
     /// Files are read, written, created, renamed and removed.
     Write,
 }
 
-/// One folder and what it is needed for.
+/// A folder or a file, and how it may be used.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
     pub path: PathBuf,
     pub access: Access,
-    /// What may be used where the path does not exist: its closest parent that does, but never one
-    /// directly below the root, which would be half of the machine.
+    /// Whether the closest existing parent may be used instead if the path does not exist; but
+    /// never one directly below the root, which would be half of the machine.
     pub or_parent: bool,
 }
 
@@ -36,14 +36,14 @@ impl Rule {
         self
     }
 
-    /// Where the rule applies, in the order of preference.
+    /// The paths to which the rule can apply, in order of preference.
     pub fn candidates(&self) -> impl Iterator<Item = &Path> {
         let parents = self.path.ancestors().skip(1).take_while(|p| p.components().count() > 2);
         std::iter::once(self.path.as_path()).chain(parents.take(if self.or_parent { usize::MAX } else { 0 }))
     }
 }
 
-/// What of the configuration decides on rules.
+/// The parts of the configuration that determine the rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     pub state_dir: PathBuf,
@@ -53,9 +53,9 @@ pub struct Demand {
     pub config: PathBuf,
     /// Files with passwords, read again by `reload`.
     pub passwords: Vec<PathBuf>,
-    /// Credentials of the API server, and files that they name.
+    /// Credentials of the API server, and the files that they refer to.
     pub credentials: Vec<PathBuf>,
-    /// The credentials are made by a program (`exec` of a kubeconfig), which may need anything.
+    /// Whether a program creates the credentials (`exec` of a kubeconfig), which may need anything.
     pub runs_credential_program: bool,
     /// Under Kubernetes.
     pub cni: Option<Cni>,
@@ -72,19 +72,20 @@ pub struct Cni {
     pub writes: bool,
 }
 
-/// Read by the daemon or by the C library for it. Files in `/etc` and `/run` are replaced by others
-/// at any time (`resolv.conf`, `hosts`, tokens), and a rule for a file ends with it: therefore the
-/// folders.
+/// Read by the daemon, or by the C library for it. Files in `/etc` and `/run` are replaced at any
+/// time (`resolv.conf`, `hosts`, tokens), and a rule for a file ends with the file: therefore the
+/// rules are for the folders.
 const READ: [&str; 7] = ["/etc", "/run", "/var/run", "/proc", "/sys", "/dev/urandom", "/dev/random"];
 
-/// What the distribution ships: the dynamic linker and libraries of CNI plugins, the shell of those
-/// that are scripts, certificates. What is run is as restricted as the daemon.
+/// Files that the distribution ships: the dynamic linker and libraries of CNI plugins, the shell of
+/// plugins that are scripts, certificates. Programs that are run are as restricted as the daemon.
 const PROGRAMS: [&str; 5] = ["/bin", "/sbin", "/lib", "/lib64", "/usr"];
 
-/// Kubelets keep the credentials here that their kubeconfig names.
+/// Folder in which kubelets keep the credentials that their kubeconfig refers to.
 const KUBELET: &str = "/var/lib/kubelet/pki";
 
-/// The sysctls of the network. `/proc/sys/kernel` is not among them: what root writes there is run.
+/// The sysctls of the network. `/proc/sys/kernel` is excluded: root can make the kernel run
+/// programs through it.
 pub(super) const SYSCTLS: &str = "/proc/sys/net";
 
 impl Demand {
@@ -105,7 +106,7 @@ impl Demand {
         }
         if let Some(cni) = &self.cni {
             let access = if cni.writes { Access::Write } else { Access::Read };
-            // The folder may be made anew by others, which only a rule for its parent survives.
+            // Other programs may recreate the folder, and only a rule for its parent survives this.
             rules.push(Rule::new(cni.conf_dir.parent().unwrap_or(&cni.conf_dir), access));
             rules.push(Rule::new(&cni.conf_dir, access));
             rules.push(Rule::new(&cni.bin_dir, Access::Execute).or_parent());
@@ -119,8 +120,8 @@ impl Demand {
     }
 }
 
-/// Files that are replaced by new ones are readable through their folder; of a file that lies in
-/// the root folder itself the file only.
+/// A file that may be replaced is readable through its folder. The root folder is never allowed as
+/// a whole, so a file directly in it gets no rule.
 fn folder_of(file: &Path) -> Option<Rule> {
     let folder = file.parent().filter(|f| f.components().count() > 1)?;
     Some(Rule::new(folder, Access::Read).or_parent())
@@ -149,7 +150,7 @@ mod tests {
         }
     }
 
-    /// Paths that may be used so.
+    /// The paths that may be used in this way.
     fn with(demand: &Demand, access: Access) -> Vec<String> {
         let rules = demand.rules().into_iter().filter(|r| r.access == access);
         rules.map(|r| r.path.display().to_string()).collect()

@@ -1,14 +1,14 @@
 //! The seccomp filter.
 //!
-//! A list of what is refused, not of what is allowed. The filter holds for CNI plugins as well,
-//! which are run for their version and are programs of others; it must hold with two C libraries on
-//! two architectures, and with a newer one that uses a call nobody knew of. An incomplete list of
-//! allowed calls ends a daemon in production; an incomplete list of refused ones leaves what the
-//! other layers hold. Where a list of allowed calls is wanted on top, the systemd unit
-//! (`@system-service`) and Kubernetes (`RuntimeDefault`) have one, kept by those who follow the
-//! kernel.
+//! The filter lists what is refused, rather than what is allowed. It also applies to CNI plugins,
+//! which are run for their version and are programs of others; it must work with two C libraries on
+//! two architectures, and with a newer library that uses an unforeseen call. An incomplete list of
+//! allowed calls ends a daemon in production; an incomplete list of refused calls leaves the rest
+//! to the other layers. If a list of allowed calls is wanted as well, the systemd unit
+//! (`@system-service`) and Kubernetes (`RuntimeDefault`) have one, maintained by people who follow
+//! the kernel.
 //!
-//! What is refused fails with EPERM, as without the privilege, so that no library ends by a signal.
+//! Refused calls fail with EPERM, as without the privilege, so that no signal ends the process.
 
 use std::collections::BTreeMap;
 
@@ -62,7 +62,7 @@ const NEVER: &[libc::c_long] = &[
     libc::SYS_reboot,
     libc::SYS_syslog,
     libc::SYS_personality,
-    // Attack surface that faults were found in again and again.
+    // Attack surface with a history of vulnerabilities.
     libc::SYS_userfaultfd,
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
@@ -104,7 +104,7 @@ const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWNET,
 ];
 
-/// Sockets that routelet and the C library open.
+/// Address families of the sockets that routelet and the C library open.
 const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// Requests that type into the terminal that a daemon was started from.
@@ -114,11 +114,11 @@ const TERMINAL: [u64; 2] = [0x5412 /* TIOCSTI */, 0x541c /* TIOCLINUX */];
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
 
-/// The programs, to be applied in this order.
+/// The filter programs, to be applied in this order.
 ///
 /// # Errors
 ///
-/// On an architecture that seccomp has no description of.
+/// On an architecture that seccomp does not support.
 pub(super) fn programs() -> Result<[BpfProgram; 2], BackendError> {
     // The arguments of `clone3` are in memory that a filter cannot read. C libraries use `clone`
     // where the call does not exist.
@@ -148,7 +148,7 @@ fn refused() -> Result<Rules, BackendError> {
     rules.insert(libc::SYS_socket, vec![all(other.collect::<Result<_, _>>()?)?]);
     let requests = TERMINAL.iter().map(|request| all(vec![condition(1, Op::Eq, *request)?]));
     rules.insert(libc::SYS_ioctl, requests.collect::<Result<_, _>>()?);
-    // Memory is code or data: written first and executed afterwards is what exploits do.
+    // Memory is either code or data: exploits write it first and execute it afterwards.
     rules.insert(libc::SYS_mmap, vec![has(2, libc::PROT_WRITE | libc::PROT_EXEC)?]);
     rules.insert(libc::SYS_mprotect, vec![has(2, libc::PROT_EXEC)?]);
     rules.insert(libc::SYS_pkey_mprotect, vec![has(2, libc::PROT_EXEC)?]);
@@ -183,7 +183,7 @@ mod tests {
         {
             assert!(!refused.contains_key(&call), "{call}");
         }
-        // By their arguments only.
+        // Refused for certain arguments only.
         for call in [libc::SYS_clone, libc::SYS_socket, libc::SYS_mmap, libc::SYS_ioctl] {
             assert!(!refused[&call].is_empty(), "{call}");
         }

@@ -1,4 +1,4 @@
-//! Puts the sandbox in force.
+//! Enters the sandbox.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 pub mod calls;
@@ -19,7 +19,7 @@ use nix::sys::prctl;
 
 use super::{Access, Capability, Demand, Rule, SandboxView, rules::SYSCTLS};
 
-/// Rights of Landlock that are heeded; a kernel that knows fewer heeds those that it knows.
+/// The rights that Landlock restricts; a kernel that knows fewer restricts those.
 const RIGHTS: ABI = ABI::V5;
 
 /// Why a step of the sandbox is not in force.
@@ -41,16 +41,16 @@ enum StepError {
     Calls(#[from] seccompiler::Error),
 }
 
-/// Keeps rules in force that would end with what they are attached to.
+/// Keeps rules in force that end together with the object that they are attached to.
 #[derive(Debug)]
 pub struct Held {
-    /// An entry of `/proc/sys` that nobody has open is forgotten by the kernel, and with it the
-    /// rule.
+    /// The kernel forgets an entry of `/proc/sys` that is not open, together with its rule.
     _sysctls: Option<File>,
 }
 
-/// Gives up what `demand` and `keep` do not name, for this thread and those that it starts. Call it
-/// while there is one thread. What fails is in the view and the log, and the rest is in force.
+/// Gives up all rights outside of `demand` and `keep`, for this thread and those that it starts.
+/// Must be called while there is one thread. Failed steps are in the view and the log; the others
+/// are in force.
 pub fn enter(demand: &Demand, keep: &[Capability]) -> (SandboxView, Held) {
     let held = Held { _sysctls: File::open(SYSCTLS).ok() };
     let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
@@ -72,7 +72,7 @@ pub fn enter(demand: &Demand, keep: &[Capability]) -> (SandboxView, Held) {
     (SandboxView { enabled: true, landlock, missing: missing.collect(), ..look() }, held)
 }
 
-/// What is in force in this thread, as the kernel shows it.
+/// The restrictions of this thread, as the kernel shows them.
 pub fn look() -> SandboxView {
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let field = |name: &str| {
@@ -98,8 +98,8 @@ pub fn look() -> SandboxView {
 fn restrict_capabilities(keep: &[Capability]) -> Result<(), StepError> {
     let wanted: CapsHashSet = keep.iter().map(|capability| number(*capability)).collect();
     let bounding = caps::read(None, CapSet::Bounding)?;
-    // Without CAP_SETPCAP it stays as it is: no_new_privs keeps programs from gaining anything by
-    // it.
+    // Without CAP_SETPCAP the bounding set stays as it is: with no_new_privs programs gain nothing
+    // by it.
     if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP).unwrap_or(false) {
         for capability in bounding.difference(&wanted) {
             caps::drop(None, CapSet::Bounding, *capability)?;
@@ -125,7 +125,7 @@ fn number(capability: Capability) -> caps::Capability {
 
 fn restrict_files(rules: &[Rule]) -> Result<(), StepError> {
     let ruleset = Ruleset::default().handle_access(AccessFs::from_all(RIGHTS))?;
-    // No signal for processes of others: root without capabilities could still end those of root.
+    // No signals to other processes: root without capabilities could still end those of root.
     let mut ruleset = ruleset.scope(Scope::Signal)?.create()?;
     for rule in rules {
         ruleset = add(ruleset, rule)?;
@@ -137,7 +137,7 @@ fn restrict_files(rules: &[Rule]) -> Result<(), StepError> {
     }
 }
 
-/// Where there is nothing at the path there is nothing to allow.
+/// If nothing exists at the path, there is nothing to allow.
 fn add(ruleset: RulesetCreated, rule: &Rule) -> Result<RulesetCreated, StepError> {
     let opened = rule.candidates().find_map(|path| Some((PathFd::new(path).ok()?, path.is_dir())));
     let Some((folder, is_folder)) = opened else {
