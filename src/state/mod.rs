@@ -1,14 +1,13 @@
-//! The state folder: what a restart knows of the run before.
+//! The state folder: what a restart knows from the previous run.
 //!
-//! A file that could not be written (the disk is full, or read-only) is written again until it is
-//! there, with growing pauses: [`Pending`] decides when, [`io`] does it. Only the latest content of
-//! each file counts. There is a log line when it begins and when it is over, and a problem in
-//! between.
+//! A file that could not be written (the disk is full, or read-only) is retried with increasing
+//! pauses: [`Pending`] decides when, [`io`] writes. Only the latest content of each file counts.
+//! The beginning and the end of the failure are logged, and in between it is a problem.
 //!
-//! What is on the disk meanwhile is out of date, and a start after a crash must not take it for
-//! current. So a file that could not be replaced is renamed to `NAME.stale`, which needs no room;
-//! it is read where there is nothing newer, with a warning. Where not even that is possible
-//! (read-only) the age of the file in the log is all there is.
+//! The content on the disk is out of date meanwhile, and a start after a crash must not mistake it
+//! for current. A file that could not be replaced is therefore renamed to `NAME.stale`, which needs
+//! no space; it is read, with a warning, if there is nothing newer. If not even the renaming
+//! succeeds (read-only), only the age of the file in the log shows it.
 
 pub mod io;
 mod pending;

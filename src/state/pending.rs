@@ -10,7 +10,7 @@ use std::{
 
 use crate::net::{Diagnostic, Reason, Subject};
 
-/// What a file should hold.
+/// A file, and the content that it should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
     pub path: PathBuf,
@@ -30,7 +30,7 @@ impl From<io::Error> for WriteError {
 }
 
 impl PartialEq for WriteError {
-    /// By kind, as the texts are the system's.
+    /// Compares the kind only: the texts are the system's.
     fn eq(&self, other: &Self) -> bool {
         self.0.kind() == other.0.kind()
     }
@@ -38,7 +38,7 @@ impl PartialEq for WriteError {
 
 impl Eq for WriteError {}
 
-/// A change worth a log line.
+/// A change to be logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
     Failing { path: PathBuf, error: WriteError },
@@ -71,8 +71,8 @@ impl Pending {
         self.stale.insert(path, age);
     }
 
-    /// Whether `file` is to be written now. While others fail it waits with them, unless somebody
-    /// waits for the result.
+    /// Whether to write `file` now. While other files fail it is retried together with them, unless
+    /// a caller waits for the result.
     pub fn want(&mut self, file: &File, is_urgent: bool) -> bool {
         if self.failing.is_none() || is_urgent {
             return true;
@@ -117,7 +117,7 @@ impl Pending {
         }
     }
 
-    /// What the operator should know, with the remedy.
+    /// Problems for the operator, each with the remedy.
     pub fn problems(&self) -> Vec<Diagnostic> {
         let failing = self.files.values().next().map(|(file, error)| {
             let more = match self.files.len() - 1 {
@@ -180,7 +180,7 @@ mod tests {
         assert!(pending.want(&file("a", "1"), false));
         let news = pending.tried(now, file("a", "1"), full());
         assert!(matches!(news, Some(News::Failing { .. })), "{news:?}");
-        // Changes meanwhile are no attempts of their own.
+        // Changes in between are not attempts of their own.
         for n in 0..1000 {
             assert!(!pending.want(&file("a", &format!("x{n}")), false));
             assert!(!pending.want(&file("b", "2"), false));

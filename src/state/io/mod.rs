@@ -1,7 +1,7 @@
 //! Reads and writes the files of the state folder.
 //!
-//! One thread writes them all, for whoever has one: so an older content never replaces a newer one,
-//! and nobody waits for a slow disk who does not want to.
+//! One thread writes all files: older content therefore never replaces newer content, and callers
+//! only wait for a slow disk if they choose to.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 mod write;
@@ -28,11 +28,11 @@ pub(crate) use write::write_by_steps;
 
 /// Requests to the thread.
 enum Order {
-    /// The result is sent where somebody waits for it.
+    /// Write a file. The result is sent if a caller waits for it.
     Keep(File, Option<mpsc::SyncSender<Result<(), WriteError>>>),
-    /// A former run could not replace this file, which is so old.
+    /// A former run could not replace this file, which has this age.
     Stale(PathBuf, Duration),
-    /// Sends when all before is done.
+    /// Sends once all previous requests are done.
     Flush(mpsc::SyncSender<()>),
 }
 
@@ -41,8 +41,8 @@ struct Writer {
     problems: watch::Receiver<Vec<Diagnostic>>,
 }
 
-/// Of this process: there is one state folder. Starts its thread at the first use, which is after
-/// the sandbox is in force.
+/// The writer of this process: there is one state folder. Its thread starts at the first use, which
+/// is after the sandbox was entered.
 fn writer() -> &'static Writer {
     static WRITER: OnceLock<Writer> = OnceLock::new();
     WRITER.get_or_init(|| {
@@ -56,7 +56,7 @@ fn writer() -> &'static Writer {
     })
 }
 
-/// Writes the file soon, and again until it is there.
+/// Writes the file soon, and retries until it succeeds.
 pub fn keep(path: &Path, bytes: Vec<u8>, mode: u32) {
     let file = File { path: path.to_owned(), bytes: bytes.into(), mode };
     let _ = writer().orders.send(Order::Keep(file, None));
@@ -66,7 +66,7 @@ pub fn keep(path: &Path, bytes: Vec<u8>, mode: u32) {
 ///
 /// # Errors
 ///
-/// Of the first attempt; it is tried again all the same.
+/// The error of the first attempt. The write is retried nevertheless.
 pub fn keep_now(path: &Path, bytes: Vec<u8>, mode: u32) -> Result<(), WriteError> {
     let file = File { path: path.to_owned(), bytes: bytes.into(), mode };
     let (done, result) = mpsc::sync_channel(1);
@@ -75,20 +75,20 @@ pub fn keep_now(path: &Path, bytes: Vec<u8>, mode: u32) -> Result<(), WriteError
     result.recv().unwrap_or_else(|_| Err(io::Error::other(gone).into()))
 }
 
-/// What cannot be written, and what is out of date, with the remedy.
+/// Files that cannot be written or are out of date, each with the remedy.
 pub fn problems() -> watch::Receiver<Vec<Diagnostic>> {
     writer().problems.clone()
 }
 
-/// Waits until what was kept is on the disk, or was tried; no longer than `patience`.
+/// Waits until all files were written or attempted, but not longer than `patience`.
 pub fn flush(patience: Duration) {
     let (done, result) = mpsc::sync_channel(1);
     let _ = writer().orders.send(Order::Flush(done));
     let _ = result.recv_timeout(patience);
 }
 
-/// What is known of a former run; `None` where there is nothing. Of a file that could not be
-/// replaced the old content, with a warning.
+/// The content that a former run saved; `None` if there is none. If a file could not be replaced,
+/// its old content is returned, with a warning.
 pub fn read(path: &Path) -> Option<Vec<u8>> {
     match fs::read(path) {
         Ok(bytes) => return Some(bytes),
@@ -110,7 +110,7 @@ pub fn age(path: &Path) -> Option<Duration> {
     fs::metadata(path).ok()?.modified().ok()?.elapsed().ok()
 }
 
-/// Where the content goes that could not be replaced.
+/// The name of a file whose content could not be replaced.
 pub fn stale(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".stale");
@@ -160,7 +160,7 @@ fn attempt(pending: &mut Pending, file: File) -> Result<(), WriteError> {
     let result = written.map_err(WriteError::from);
     match &result {
         Ok(()) => drop(fs::remove_file(stale(&path))),
-        // It needs no room, so that it succeeds on a full disk.
+        // Renaming needs no space, so it succeeds on a full disk.
         Err(_) => drop(fs::rename(&path, stale(&path))),
     }
     match pending.tried(Instant::now(), file, result.clone()) {
@@ -184,7 +184,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cluster.json");
         keep_now(&path, b"old".to_vec(), 0o600).unwrap();
-        // Nothing can be created under the name of the temporary file, whoever tries.
+        // The name of the temporary file is taken, so that no file can be created, even by root.
         let blocked = dir.path().join(".cluster.json.tmp");
         fs::create_dir(&blocked).unwrap();
         fs::write(blocked.join("x"), "").unwrap();

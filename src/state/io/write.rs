@@ -7,14 +7,14 @@ use std::{
     path::Path,
 };
 
-/// Replaces a file so that a reader sees the old or the new one, whole, whatever happens: temporary
-/// file beside it (its name begins with a dot and ends in `.tmp`, which no container runtime
-/// reads), fsync, rename, fsync of the folder.
+/// Replaces a file atomically: a reader finds the old or the new content, even after a crash. The
+/// steps are a temporary file beside it (its name begins with a dot and ends in `.tmp`, which no
+/// container runtime reads), fsync, rename, and fsync of the folder.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write_by_steps(path, bytes, mode, &mut || {})
 }
 
-/// The same; `step` is called before each step and after the last, for the test that ends there.
+/// The same; `step` is called before each step and after the last, for the test that stops there.
 pub(crate) fn write_by_steps(path: &Path, bytes: &[u8], mode: u32, step: &mut dyn FnMut()) -> io::Result<()> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no name of a file"));
