@@ -1,8 +1,9 @@
-//! Between the tasks that depend on a neighbor being reached and the thread that watches it by BFD.
+//! Connects the tasks that depend on a neighbor being reachable with the thread that monitors it by
+//! BFD.
 //!
 //! A task requests a path with [`Client::watch`] and reads reports from its [`Subscription`]. A
-//! report goes straight from the thread to the task: nothing else that the daemon does lies on its
-//! way.
+//! report goes straight from the thread to the task, and is not delayed by any other work of the
+//! daemon.
 
 use std::sync::{
     Arc,
@@ -16,7 +17,7 @@ use crate::{
     net::{BfdParams, BfdPath, BfdReport},
 };
 
-/// What is to be watched, and where reports go; see `bfd::Watch`.
+/// A path to monitor, and where to send reports; see `bfd::Watch`.
 #[derive(Clone, Debug)]
 pub struct Wish {
     pub path: BfdPath,
@@ -25,17 +26,17 @@ pub struct Wish {
     pub reports: watch::Sender<BfdReport>,
 }
 
-/// Wishes by client; `None`: it needs nothing any more.
+/// Requests by client; `None`: the client no longer needs its path.
 pub type Wishes = mailbox::Receiver<u64, Option<Wish>>;
 
-/// For tasks that want paths watched.
+/// Requests paths on behalf of tasks.
 #[derive(Clone, Debug)]
 pub struct Client {
     wishes: Arc<mailbox::Sender<u64, Option<Wish>>>,
     last: Arc<AtomicU64>,
 }
 
-/// A client, and what it wishes.
+/// A client, and the receiver of its requests.
 pub fn channel() -> (Client, Wishes) {
     let (sender, receiver) = mailbox();
     (Client { wishes: Arc::new(sender), last: Arc::default() }, receiver)
@@ -65,7 +66,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Watches another path, or the same under other terms.
+    /// Changes the path, or its parameters.
     pub fn change(&mut self, path: BfdPath, params: BfdParams) {
         if self.wish.path != path || self.wish.params != params {
             (self.wish.path, self.wish.params) = (path, params);
@@ -73,8 +74,8 @@ impl Subscription {
         }
     }
 
-    /// Whether the neighbor counts as reached although BFD has lost it: BGP has a session without
-    /// it.
+    /// Sets whether the neighbor counts as reachable although BFD has lost it, because BGP has
+    /// established a session without it.
     pub fn proceed(&mut self, proceed: bool) {
         if self.wish.proceed != proceed {
             self.wish.proceed = proceed;

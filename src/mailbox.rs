@@ -67,7 +67,7 @@ impl<K: Eq + Hash, V> Receiver<K, V> {
     /// Waits for a change, then takes all pending changes. Cancel safe.
     pub async fn take(&mut self) -> Changes<K, V> {
         poll_fn(|cx| {
-            // Before the look: what is posted after it wakes the task.
+            // Registered first, so that anything posted after the check wakes the task.
             self.0.reader.register(cx.waker());
             let batch = self.take_now();
             if batch.is_empty() { Poll::Pending } else { Poll::Ready(batch) }

@@ -1,5 +1,5 @@
-//! Checks that repeat: they fall on the same moments, so that a host at rest wakes up once for all
-//! of them.
+//! Periodic checks that are aligned to the same points in time, so that an idle host wakes up once
+//! for all of them.
 #![allow(clippy::disallowed_methods, reason = "waits, and reads the clock for it")]
 
 use std::{sync::LazyLock, time::Duration};

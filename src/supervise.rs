@@ -1,15 +1,15 @@
-//! Tasks that must not be gone: one that panics is started again.
+//! Tasks that must keep running: a task that panics is started again.
 #![allow(clippy::disallowed_methods, reason = "tasks are restarted after a pause")]
 
 use std::time::Duration;
 
 use tokio::{task::JoinSet, time::sleep};
 
-/// So that a task which fails at once does not keep the machine busy.
+/// Prevents a task that fails at once from keeping the machine busy.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs what `start` makes, again whenever it panics; ends with it. Dropped, it ends the task.
-/// Cancel safe.
+/// Runs the task that `start` creates, and starts it again whenever it panics. Returns when the
+/// task ends. Dropping the future ends the task. Cancel safe.
 pub async fn supervise<F>(task: &'static str, mut start: impl FnMut() -> F)
 where
     F: Future<Output = ()> + Send + 'static,
@@ -30,8 +30,8 @@ where
     }
 }
 
-/// How long the task of one neighbor pauses before it is started again after so many panics: twice
-/// as long each time, up to two minutes.
+/// How long the task of one neighbor pauses before it is started again after this many panics:
+/// twice as long each time, up to two minutes.
 pub fn pause_after(panics: u32) -> Duration {
     match panics {
         0 => Duration::ZERO,

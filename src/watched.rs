@@ -1,8 +1,8 @@
-//! Values that rarely change, awaited beside what comes all the time.
+//! Values that rarely change, awaited next to frequent events.
 //!
-//! A `select!` polls each of its branches on each turn. A task with a hot source (routes, octets)
-//! and many others that change once an hour would spend most of a turn on these. Here each is
-//! polled only after it has woken the task.
+//! A `select!` polls each of its branches on each turn. A task with a busy source (routes, octets)
+//! and many others that change once an hour would spend most of a turn on the latter. Here each of
+//! these is polled only after it has woken the task.
 
 use futures::{
     StreamExt,
@@ -26,8 +26,8 @@ impl<T> Default for Watched<T> {
 }
 
 impl<T: Copy + Send + 'static> Watched<T> {
-    /// Adds a value. It is reported when it changes after what this receiver has seen. The task
-    /// reads it by a receiver of its own.
+    /// Adds a value. A change is reported if this receiver has not seen it yet. The task reads the
+    /// value with a receiver of its own.
     #[must_use]
     pub fn with<V: Send + Sync + 'static>(mut self, name: T, value: &watch::Receiver<V>) -> Self {
         let changes = unfold(value.clone(), move |mut value| async move {
@@ -79,7 +79,7 @@ mod tests {
         let (tx, rx) = watch::channel(0);
         let mut watched = Watched::default().with((), &rx);
         for n in 1..50 {
-            // Polled and dropped, as a `select!` does with branches that lose.
+            // Polled and dropped, as a `select!` does with branches that do not complete.
             assert_eq!(watched.next().now_or_never(), None);
             tx.send_replace(n);
             assert_eq!(watched.next().now_or_never(), Some(()));
