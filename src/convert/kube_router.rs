@@ -1,7 +1,7 @@
 //! kube-router: the flags in its DaemonSet or on its command line, and annotations of Nodes.
 //!
-//! Only lines with a flag or an annotation of kube-router are read, whatever is around them: the
-//! rest of a DaemonSet is about kube-router itself.
+//! Only lines with a flag or an annotation of kube-router are read, whatever surrounds them: the
+//! rest of a DaemonSet concerns kube-router itself.
 
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ const SERVICE_PROXY_FLAGS: [&str; 9] = [
     "ipvs-sync-period",
     "service-node-port-range",
 ];
-/// Flags about kube-router itself, and about what routelet finds out.
+/// Flags about kube-router itself, and about facts that routelet finds out by itself.
 const UNNEEDED_FLAGS: [&str; 22] = [
     "auto-mtu",
     "cluster-cidr",
@@ -75,7 +75,7 @@ struct KubeRouter {
     flags: usize,
 }
 
-/// Why a flag is not carried over as it is.
+/// Why a flag is not carried over unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", outcome.as_str())]
 struct Remark {
@@ -83,7 +83,7 @@ struct Remark {
     reason: String,
 }
 
-/// What became of a flag.
+/// The outcome of a flag.
 type Taken = Result<(), Remark>;
 
 /// Reads all files and converts them.
@@ -147,7 +147,7 @@ impl KubeRouter {
         }
         for (name, value) in flags(bare) {
             self.flags += 1;
-            // Of a whole command line, this flag alone: others may be passwords.
+            // Only the flag itself, not the whole command line: other flags may be passwords.
             let shown = match &value {
                 Some(_) if name.contains("password") => format!("--{name}=***"),
                 Some(value) => format!("--{name}={value}"),
@@ -364,7 +364,7 @@ fn flags(line: &str) -> impl Iterator<Item = (&str, Option<String>)> {
         let rest = line.get(at + 2..).unwrap_or_default();
         let name = rest.split(|c: char| ends_flag(c) || c == '=').next().filter(|n| is_flag(n))?;
         let value = rest.get(name.len()..).and_then(|v| v.strip_prefix('=')).map(|v| {
-            // In quotes of the shell or of a flow sequence a list goes on behind commas.
+            // In quotes of the shell or of a flow sequence, a list continues after commas.
             let quoted = before.ends_with(['"', '\'']);
             let end = |c: char| {
                 if quoted { "\"'".contains(c) } else { c.is_whitespace() || "\"']".contains(c) }

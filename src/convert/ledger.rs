@@ -44,7 +44,7 @@ pub(super) struct Ledger {
 }
 
 impl Outcome {
-    /// Whether an operator has to look at it.
+    /// Whether the operator has to review the line.
     pub fn needs_review(self) -> bool {
         matches!(self, Self::Differs | Self::NotCarried)
     }
@@ -99,7 +99,7 @@ impl Ledger {
     }
 }
 
-/// The line without what follows `password`.
+/// The line without the text after `password`.
 fn hidden(text: &str) -> String {
     let secret = ["password", "authentication-key", "key-string"];
     let mut shown = String::new();

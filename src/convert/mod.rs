@@ -1,10 +1,10 @@
 //! `routelet convert`: the configuration of another daemon → one of routelet.
 //!
-//! One room per format makes a [`router::Router`], and `write` makes a file from that; `kube` makes
-//! objects of a cluster beside it. Each line
-//! of the input ends in the [`ledger`]: carried over, carried over with a difference, not needed,
-//! or not carried over, with the reason. What cannot be expressed exactly is never approximated in
-//! a policy: from that point on the policy rejects. No files are read or written here.
+//! One module per format makes a [`router::Router`], and `write` makes a file from it; `kube` makes
+//! objects of a cluster as well. Each line of the input ends in the [`ledger`]: carried over,
+//! carried over with a difference, not needed, or not carried over, with the reason. What cannot be
+//! expressed exactly is never approximated in a policy: from that point on the policy rejects. No
+//! files are read or written here.
 
 mod bird;
 mod frr;
@@ -76,7 +76,7 @@ pub struct Report {
     pub output: String,
 }
 
-/// Why nothing was made.
+/// Why there is no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConvertError {
     #[error("the input is {0} octets; the limit is {MAX_INPUT}: convert the files one by one")]
@@ -98,7 +98,7 @@ pub enum ConvertError {
 ///
 /// # Errors
 ///
-/// If nothing can be made of the input at all.
+/// If nothing in the input can be converted.
 pub fn convert(inputs: &[Input], format: Option<Format>) -> Result<Report, ConvertError> {
     let size = inputs.iter().map(|i| i.text.len()).sum();
     if size > MAX_INPUT {

@@ -1,12 +1,12 @@
-//! Sets of prefixes as lists of ranges: what a prefix list with `deny` entries permits, without
-//! `deny`.
+//! Sets of prefixes as lists of ranges: the prefixes that a prefix list with `deny` entries
+//! permits, expressed without `deny`.
 
 use crate::{
     bgp::policy::PrefixRange,
     net::{Family, Prefix},
 };
 
-/// Ranges of one set, beyond which it is not expressed.
+/// Maximum number of ranges of a set that is expressed.
 pub(super) const MAX_RANGES: usize = 500;
 
 /// All prefixes of a family.
@@ -18,7 +18,7 @@ pub(super) fn all(family: Family) -> PrefixRange {
     PrefixRange { prefix: zero, ge: 0, le: family.max_len() }
 }
 
-/// What the first matching entry permits. `None`: more ranges than [`MAX_RANGES`].
+/// The prefixes that the first matching entry permits. `None`: more ranges than [`MAX_RANGES`].
 pub(super) fn permitted(entries: &[(bool, PrefixRange)]) -> Option<Vec<PrefixRange>> {
     let mut denied: Vec<PrefixRange> = Vec::new();
     let mut permitted: Vec<PrefixRange> = Vec::new();
@@ -36,7 +36,7 @@ pub(super) fn permitted(entries: &[(bool, PrefixRange)]) -> Option<Vec<PrefixRan
     Some(permitted)
 }
 
-/// `ranges` without what is in `others`. `None`: too many.
+/// `ranges` without the prefixes in `others`. `None`: too many ranges.
 pub(super) fn minus_all(mut ranges: Vec<PrefixRange>, others: &[PrefixRange]) -> Option<Vec<PrefixRange>> {
     for other in others {
         ranges = ranges.into_iter().flat_map(|r| minus(r, *other)).collect();
@@ -47,7 +47,7 @@ pub(super) fn minus_all(mut ranges: Vec<PrefixRange>, others: &[PrefixRange]) ->
     Some(ranges)
 }
 
-/// What is in both sets. `None`: too many.
+/// The prefixes in both sets. `None`: too many ranges.
 pub(super) fn common(a: &[PrefixRange], b: &[PrefixRange]) -> Option<Vec<PrefixRange>> {
     let mut both = Vec::new();
     for one in a {
@@ -79,7 +79,7 @@ fn minus(a: PrefixRange, b: PrefixRange) -> Vec<PrefixRange> {
     let below = both.ge.checked_sub(1).and_then(|le| lengths(a.prefix, a.ge, le));
     let above = both.le.checked_add(1).and_then(|ge| lengths(a.prefix, ge, a.le));
     let mut rest: Vec<_> = below.into_iter().chain(above).collect();
-    // Of these lengths, what is beside the part that both have: a sibling at each length on the
+    // With these lengths, the prefixes outside of the common part: a sibling at each length on the
     // way.
     for len in a.prefix.len() + 1..=both.prefix.len() {
         rest.extend(sibling(both.prefix, len).and_then(|s| lengths(s, both.ge, both.le)));
@@ -127,7 +127,7 @@ mod tests {
     }
 
     fn arbitrary() -> impl Strategy<Value = PrefixRange> {
-        // Few bits, so that ranges meet.
+        // Few bits, so that ranges overlap.
         (any::<u32>(), 0_u8..=6, 0_u8..=6, 0_u8..=6).prop_map(|(addr, len, ge, le)| {
             let prefix = Prefix::v4((addr & 0xfc00_0000).into(), len);
             let ge = ge.max(len);

@@ -1,4 +1,4 @@
-//! What all formats are converted into: keys of routelet's file, in its order.
+//! The result of all formats: keys of routelet's file, in its order.
 
 use serde_json::{Map, Value};
 
@@ -17,7 +17,7 @@ pub(super) struct Router {
     pub(super) fib: Keys,
     /// Further tables, each with its heading.
     pub(super) sections: Vec<(&'static str, Keys)>,
-    /// What the reader of the file should know.
+    /// Remarks for the reader of the file.
     pub(super) remarks: Vec<String>,
 }
 
@@ -46,8 +46,8 @@ pub(super) fn append<T: Into<String>>(keys: &mut Keys, key: &str, texts: impl In
     }
 }
 
-/// Whether own routes that these keys change are not advertised to external neighbors any more:
-/// other daemons look at these communities before the filter of a neighbor, which may add them.
+/// Whether own routes that these keys change are no longer advertised to external neighbors: other
+/// daemons evaluate these communities before the neighbor's filter, which may add them.
 pub(super) fn hides_own_routes(keys: &Keys) -> bool {
     // NO_EXPORT, NO_ADVERTISE, NO_EXPORT_SUBCONFED (RFC 1997).
     const HIDING: [&str; 3] = ["65535:65281", "65535:65282", "65535:65283"];
@@ -55,7 +55,7 @@ pub(super) fn hides_own_routes(keys: &Keys) -> bool {
     added.is_some_and(|list| list.iter().filter_map(Value::as_str).any(|c| HIDING.contains(&c)))
 }
 
-/// Removes all that changes a route.
+/// Removes all keys that change a route.
 pub(super) fn without_changes(keys: &mut Keys) {
     let changes = ["set-", "add-", "remove-", "prepend-"];
     keys.retain(|key, _| !changes.iter().any(|begin| key.starts_with(begin)));

@@ -1,5 +1,5 @@
-//! The files of `tests/interop/convert/`, which the daemons start on as well, and what is made of
-//! them; and input that has no counterpart.
+//! The files of `tests/interop/convert/`, on which the other daemons start as well, and their
+//! results; and input that has no counterpart.
 
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ fn frr(inside: &str, after: &str) -> String {
     )
 }
 
-/// Outcome and reason of the line that begins so.
+/// Outcome and reason of the line that begins with this text.
 fn outcome(report: &Report, begin: &str) -> (Outcome, String) {
     let line =
         report.lines.iter().find(|l| l.text.starts_with(begin)).unwrap_or_else(|| panic!("no {begin}"));
@@ -242,7 +242,7 @@ fn filters_of_bird_are_statements_in_order() {
     ];
     for (filter, expected) in cases {
         let (found, report) = bird(filter);
-        // Nine ranges stand on lines of their own.
+        // Nine ranges are on separate lines.
         let found = found.replace("[;     ", "[").replace(",;     ", ", ").replace(",; ]", "]");
         assert_eq!(found, expected, "{filter}: {:#?}", report.lines);
     }
@@ -382,7 +382,7 @@ fn what_bird_does_not_advertise_is_not_advertised() {
     let ours = "protocol static ours { ipv4; route 10.1.0.0/16 unreachable; }\n";
     let report = bird_file(ours, export);
     assert!(table(&report, "[[policy.a-export]]").contains("accept"), "{}", report.output);
-    // The routes of two protocols of one family are not distinguished by policies.
+    // Policies do not distinguish the routes of two protocols of one family.
     let report =
         bird_file(&format!("{ours}protocol static {{ ipv4; route 10.2.0.0/16 blackhole; }}\n"), export);
     assert!(!report.output.contains("accept\""), "{}", report.output);

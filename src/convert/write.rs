@@ -12,7 +12,7 @@ use super::{
 /// Columns of comments.
 const WIDTH: usize = 100;
 
-/// The file, with the lines that it does not have as comments at its end.
+/// The file, with the lines that were not carried over as comments at its end.
 pub(super) fn file(router: &Router, lines: &[Line]) -> String {
     let mut text = heading(lines);
     remarks(&mut text, router);
@@ -35,7 +35,7 @@ pub(super) fn heading(lines: &[Line]) -> String {
     text
 }
 
-/// What the reader should know, as comments.
+/// The remarks, as comments.
 pub(super) fn remarks(text: &mut String, router: &Router) {
     router.remarks.iter().for_each(|remark| comment(text, "", remark));
 }
@@ -83,7 +83,7 @@ fn remarked_table(text: &mut String, heading: &str, remark: Option<&str>, keys: 
     }
 }
 
-/// Where a key stands: what a table is about first, what a statement does last.
+/// Position of a key: first what a table is about, last what a statement does.
 fn rank(key: &str) -> usize {
     const FIRST: [&str; 8] =
         ["as", "router-id", "address", "interface", "prefix", "group", "remote-as", "description"];
@@ -95,7 +95,7 @@ fn rank(key: &str) -> usize {
     }
 }
 
-/// What was not simply carried over, as comments.
+/// The lines that were not carried over unchanged, as comments.
 pub(super) fn listed(text: &mut String, lines: &[Line]) {
     for (outcome, heading) in [
         (Outcome::NotCarried, "Not carried over:"),

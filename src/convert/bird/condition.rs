@@ -11,11 +11,11 @@ use crate::{
     net::{Asn, Family, Prefix},
 };
 
-/// Alternatives of one condition.
+/// Maximum number of alternatives of one condition.
 const MAX_ALTERNATIVES: usize = 64;
-/// Expressions inside one another.
+/// Maximum nesting of expressions.
 const MAX_DEPTH: usize = 40;
-/// Expressions and prefixes of all functions that one condition calls.
+/// Maximum number of expressions and prefixes in all functions that one condition calls.
 const MAX_PARTS: usize = 10_000;
 
 /// Sources of routes that policies distinguish.
@@ -35,7 +35,7 @@ pub(super) enum Condition {
     OriginAs(Asn),
 }
 
-/// What must hold at once.
+/// Conditions that must hold at the same time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Guard {
     pub(super) prefixes: Option<Vec<PrefixRange>>,
@@ -49,7 +49,7 @@ pub(super) struct Parser<'a> {
     tokens: &'a [Token],
     names: &'a Names,
     depth: usize,
-    /// Parts of the functions that were put in place.
+    /// Parts of the functions that were inserted.
     parts: usize,
 }
 
@@ -145,7 +145,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// A function of the input, put in place of its call.
+    /// A function of the input, inserted for its call.
     fn function(&mut self, name: &str) -> Result<Condition, Unfit> {
         let Some(known) = self.names.conditions.get(name) else {
             return Err(Unfit::Function(name.to_owned()));
@@ -195,7 +195,7 @@ impl<'a> Parser<'a> {
         Ok(negate(condition, is_negated))
     }
 
-    /// `… ~ bgp_community` behind a community.
+    /// `… ~ bgp_community` after a community.
     fn contained(&mut self, community: String) -> Result<Condition, Unfit> {
         let negated = match self.tokens {
             [operator, list, rest @ ..]
@@ -276,7 +276,7 @@ impl<'a> Parser<'a> {
         self.list(|p| p.community())
     }
 
-    /// `(65001, 7)` or `(65001, 1, 7)`; nothing is taken if it is none.
+    /// `(65001, 7)` or `(65001, 1, 7)`. If it is none, no token is taken.
     pub(super) fn community(&mut self) -> Option<String> {
         let end = self.tokens.iter().position(|t| t.is(")"))?;
         let (pair, rest) = self.tokens.split_at_checked(end + 1)?;
@@ -343,7 +343,7 @@ fn constant(word: &str) -> Option<bool> {
     }
 }
 
-/// A prefix with the range behind it.
+/// A prefix with the range after it.
 pub(super) fn range(word: &str) -> Option<PrefixRange> {
     let bare: Prefix = word.split(['{', '+', '-']).next()?.parse().ok()?;
     let max = bare.family().max_len();
@@ -425,7 +425,7 @@ fn complement(set: &[PrefixRange]) -> Result<Vec<PrefixRange>, Unfit> {
 }
 
 impl Guard {
-    /// Both. `None`: nothing can match.
+    /// The conditions of both. `None`: nothing can match.
     pub(super) fn and(&self, other: &Self) -> Result<Option<Self>, Unfit> {
         let mut both = self.clone();
         if let Some(set) = &other.prefixes {

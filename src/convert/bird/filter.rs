@@ -1,7 +1,7 @@
 //! Filters → statements of a policy.
 //!
-//! A filter is a program, a policy a list of statements; both go on until something accepts or
-//! rejects. What a statement cannot express rejects from there on.
+//! A filter is a program, and a policy a list of statements; both continue until something accepts
+//! or rejects. From the first part on that a statement cannot express, the policy rejects.
 
 use serde_json::Value;
 
@@ -18,9 +18,9 @@ use crate::{
     net::{Asn, Family},
 };
 
-/// Statements of one filter.
+/// Maximum number of statements of one filter.
 const MAX_STATEMENTS: usize = 500;
-/// Blocks inside one another.
+/// Maximum nesting of blocks.
 const MAX_DEPTH: usize = 40;
 
 /// One step of a filter.
@@ -35,7 +35,7 @@ struct Rule {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Compiled {
     rules: Vec<Rule>,
-    /// Where it cannot be expressed any more, and why.
+    /// The line from which it cannot be expressed, and why.
     pub(super) unfit: Option<(usize, Unfit)>,
     /// `krt_prefsrc = …`, for the kernel.
     pub(super) sources: Vec<String>,
@@ -52,7 +52,7 @@ pub(super) struct Compiler<'a> {
 
 type Done = Result<bool, (usize, Unfit)>;
 
-/// What a filter with this body does. One that ends without a decision rejects.
+/// Compiles the body of a filter. A filter that ends without a decision rejects.
 pub(super) fn compile(body: &[Statement], names: &Names, own_as: Asn) -> Compiled {
     let mut compiler =
         Compiler { names, own_as, compiled: Compiled::default(), changed: Vec::new(), depth: 0 };
@@ -106,7 +106,7 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    /// Returns whether every route that comes here is accepted or rejected.
+    /// Returns whether every route that reaches the block is accepted or rejected.
     fn block(&mut self, body: &[Statement], guard: &Guard) -> Done {
         self.depth += 1;
         let first_line = body.first().map_or(0, |s| s.line);
@@ -175,7 +175,7 @@ impl Compiler<'_> {
         let no = match (else_at, otherwise) {
             (Some(at), next) => {
                 let mut body = as_body(behind.get(at + 1..).unwrap_or_default(), line);
-                // It belongs to the `if` behind this `else`.
+                // The next statement belongs to the `if` after this `else`.
                 body.extend(next.cloned());
                 body
             }
@@ -187,7 +187,7 @@ impl Compiler<'_> {
             return Ok(ends && condition == Condition::Always(true));
         }
         if ends {
-            // What comes here did not meet the condition.
+            // Routes that get here did not meet the condition.
             return self.block(&no, guard);
         }
         self.alternatives(&condition, true, &no, guard, line)?;
@@ -285,14 +285,14 @@ impl Compiler<'_> {
     }
 
     fn community(&self, tokens: &[Token]) -> Option<String> {
-        // Whole: nothing may follow it.
+        // The community must be the whole text.
         let end = tokens.iter().position(|t| t.is(")"))?;
         (end + 1 == tokens.len()).then_some(())?;
         Parser::new(tokens, self.names).community()
     }
 }
 
-/// `first` at the line of `name`, to compare both.
+/// `first` at the line of `name`, so that the two can be compared.
 fn renamed(first: &Token, name: &Token) -> Token {
     Token { kind: first.kind.clone(), line: name.line }
 }
@@ -328,12 +328,12 @@ impl Compiled {
         }
     }
 
-    /// What it changes before it decides anything: of a filter that decides nothing, all.
+    /// The changes that it makes before any decision: all changes, if it decides nothing.
     pub(super) fn changes(&self, family: Family) -> Vec<Keys> {
         self.rules.iter().filter(|r| r.accept.is_none()).filter_map(|rule| rule.statement(family)).collect()
     }
 
-    /// Whether it only changes routes, and all that it does can be expressed.
+    /// Whether it only changes routes, and all changes can be expressed.
     pub(super) fn only_changes(&self) -> bool {
         self.unfit.is_none() && self.rules.iter().all(|r| r.accept.is_none())
     }
@@ -346,8 +346,8 @@ impl Compiled {
         }
     }
 
-    /// Whether all that was learned is accepted, and all else does not matter: a filter for the
-    /// kernel.
+    /// Whether all learned routes are accepted, regardless of others: for filters of the kernel
+    /// protocol.
     pub(super) fn accepts_all_learned(&self) -> bool {
         let learned = |guard: &Guard| guard.source.as_ref().is_none_or(|s| s.contains(&"bgp"));
         let relevant = self.rules.iter().find(|r| learned(&r.guard) && r.accept.is_some());
@@ -357,7 +357,7 @@ impl Compiled {
             })
     }
 
-    /// The statements for one family, with what is not decided rejected.
+    /// The statements for one family. Routes without a decision are rejected.
     pub(super) fn statements(&self, family: Family) -> Vec<Keys> {
         let mut statements: Vec<Keys> = self.rules.iter().filter_map(|rule| rule.statement(family)).collect();
         let mut last = Keys::new();

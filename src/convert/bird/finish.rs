@@ -1,4 +1,4 @@
-//! All that was read → a router.
+//! Turns everything that was read into a router.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ struct Finish<'a> {
     router: Router,
     own_as: Asn,
     is_transit: bool,
-    /// Names of policies by what they do.
+    /// Names of policies by their statements.
     made: BTreeMap<String, String>,
 }
 
@@ -151,7 +151,7 @@ impl Finish<'_> {
         self.add(bgp, keys, own);
     }
 
-    /// A neighbor, or a range with its group.
+    /// Adds a neighbor, or a range with its group.
     fn add(&mut self, bgp: &Bgp, mut keys: Keys, mut own: Keys) {
         if bgp.range.is_some() {
             set(&mut keys, "group", bgp.name.as_str());
@@ -269,8 +269,8 @@ impl Finish<'_> {
         Some(self.named(&base, remark, compiled.statements(family), family))
     }
 
-    /// What routes of the host are given before the neighbor's filter: what `route … { … }` sets,
-    /// and that subnets of the other family are not advertised.
+    /// The policies for routes of the host that come before the neighbor's filter: they make the
+    /// changes of `route … { … }`, and reject subnets of the other family.
     fn own_policies(&mut self, family: Family) -> Vec<String> {
         let mut names = Vec::new();
         let of_family = self.local.changes.iter().filter(|(prefix, _)| prefix.family() == family);
@@ -305,7 +305,7 @@ impl Finish<'_> {
         names
     }
 
-    /// The name of the policy with these statements, new or made before.
+    /// The name of the policy with these statements, which is created unless it exists.
     fn named(&mut self, base: &str, remark: Option<String>, statements: Vec<Keys>, family: Family) -> String {
         let shape = format!("{base} {}", json!(statements));
         if let Some(name) = self.made.get(&shape) {

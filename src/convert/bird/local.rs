@@ -20,17 +20,17 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Local {
     pub(super) networks: Vec<Prefix>,
-    /// What `route … { … }` sets, by prefix.
+    /// The changes of `route … { … }`, by prefix.
     pub(super) changes: Vec<(Prefix, Keys)>,
     pub(super) interfaces: Vec<String>,
-    /// Those of `protocol direct`, by family.
+    /// Interfaces of `protocol direct`, by family.
     interfaces_of: PerFamily<Vec<String>>,
     /// Families of `protocol direct`.
     pub(super) connected: PerFamily<bool>,
     /// Line of the last `protocol direct`.
     pub(super) direct_line: usize,
     pub(super) requires_carrier: bool,
-    /// Families that the kernel gets.
+    /// Families that are exported to the kernel.
     pub(super) installed: PerFamily<bool>,
     pub(super) fib: Keys,
     pub(super) sources: Vec<String>,
@@ -86,12 +86,12 @@ impl Local {
             self.networks.push(prefix);
             return;
         };
-        // The own AS number cannot be prepended here: that of the neighbor's session counts.
+        // The own AS number cannot be prepended here: it depends on the neighbor's session.
         let compiled = filter::compile(body, names, 0);
         if let Some((line, why)) = &compiled.unfit {
             lines.note(*line, Outcome::NotCarried, why.to_string());
         }
-        // Filters of neighbors may look at what it sets.
+        // Filters of neighbors may test what the block sets.
         if !compiled.only_changes() {
             lines.not_carried(statement, "its block has no counterpart: it is not advertised");
             return;
@@ -180,7 +180,7 @@ impl Local {
         }
     }
 
-    /// Whether subnets of interfaces are advertised that are not meant for this family.
+    /// Whether subnets of further interfaces are advertised, which this family does not include.
     pub(super) fn has_further_interfaces(&self, family: Family) -> bool {
         let of_it = &self.interfaces_of[family];
         !of_it.iter().any(|i| i == "*") && self.interfaces.iter().any(|i| !of_it.contains(i))
@@ -221,7 +221,7 @@ impl Local {
     }
 }
 
-/// Whether a channel takes some of the routes only, or takes them elsewhere.
+/// Whether a channel accepts only some routes, or puts them into another table.
 fn is_filtered(statement: &Statement) -> bool {
     let is_channel = matches!(statement.words().first(), Some(&("ipv4" | "ipv6")));
     let is_plain =
@@ -230,7 +230,7 @@ fn is_filtered(statement: &Statement) -> bool {
 }
 
 impl Filter {
-    /// What it does. One that is not in the input rejects.
+    /// The compiled filter. A filter that is not in the input rejects.
     pub(super) fn compiled(&self, names: &Names, own_as: crate::net::Asn) -> Compiled {
         match self {
             Self::All => Compiled::accept_all(),

@@ -1,8 +1,7 @@
 //! BIRD 2 and 3: the part of their language that hosts use.
 //!
-//! `token` and `tree` read the text, `condition` and `filter` what filters do, `protocol` the
-//! blocks of BGP, `local` those of static, direct and kernel routes, and `finish` puts all
-//! together.
+//! `token` and `tree` read the text, `condition` and `filter` the filters, `protocol` the blocks of
+//! BGP, `local` those of static, direct and kernel routes, and `finish` combines the results.
 
 mod condition;
 mod filter;
@@ -33,7 +32,7 @@ use crate::{
     net::{Family, PerFamily},
 };
 
-/// What names stand for.
+/// The definitions of names.
 #[derive(Debug, Default)]
 struct Names {
     numbers: BTreeMap<String, u32>,
@@ -41,12 +40,12 @@ struct Names {
     /// Functions without arguments that return a condition.
     conditions: BTreeMap<String, Condition>,
     filters: BTreeMap<String, Vec<Statement>>,
-    /// Each with the template that it begins with.
+    /// Each with the template on which it is based.
     templates: BTreeMap<String, (Option<String>, Vec<Statement>)>,
     protocols: Vec<Protocol>,
 }
 
-/// What the routes of a protocol are.
+/// The routes of a protocol.
 #[derive(Debug)]
 struct Protocol {
     name: Option<String>,
@@ -54,7 +53,7 @@ struct Protocol {
     families: PerFamily<bool>,
 }
 
-/// The ledger, by lines of all files together.
+/// The ledger, indexed by line across all files.
 #[derive(Debug, Default)]
 struct Lines {
     ledger: Ledger,
@@ -121,7 +120,7 @@ impl Lines {
         self.note(line, Outcome::Differs, reason);
     }
 
-    /// Every line of a statement with its block.
+    /// Notes an outcome for every line of a statement and its block.
     fn note_all(&mut self, statement: &Statement, outcome: Outcome, reason: &str) {
         let ids: Vec<LineId> =
             self.by_line.range(statement.line..=statement.last_line).map(|(_, id)| *id).collect();
@@ -134,7 +133,8 @@ impl Names {
         word.parse().ok().or_else(|| self.numbers.get(word).copied())
     }
 
-    /// The routes of one protocol. `None`: policies do not distinguish them from those of another.
+    /// The condition for the routes of one protocol. `None`: policies do not distinguish them from
+    /// those of another one.
     fn routes_of(&self, name: &str) -> Option<Condition> {
         let is_named = |p: &&Protocol| p.name.as_deref() == Some(name);
         let known = self.protocols.iter().find(is_named)?;
@@ -152,7 +152,7 @@ impl Names {
 }
 
 impl Read {
-    /// Names that filters may use before they are defined.
+    /// Records a name, which filters may use before it is defined.
     fn name(&mut self, statement: &Statement) {
         match statement.words().as_slice() {
             ["define", name] => {

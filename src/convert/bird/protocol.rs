@@ -11,7 +11,7 @@ use crate::{
     net::{Asn, Family, PerFamily},
 };
 
-/// Templates that begin with one another.
+/// Maximum depth of templates that are based on one another.
 const MAX_TEMPLATES: usize = 20;
 
 /// A neighbor.
@@ -28,9 +28,9 @@ pub(super) struct Bgp {
     /// By family.
     pub(super) channels: PerFamily<Option<Channel>>,
     pub(super) is_disabled: bool,
-    /// A template is not in the input, with filters and passwords that it may have.
+    /// Whether a template is not in the input, with the filters and passwords that it may have.
     pub(super) has_unknown_template: bool,
-    /// It has a password that is not in the result.
+    /// Whether it has a password that is not in the result.
     pub(super) has_lost_password: bool,
     pub(super) is_multihop: bool,
     pub(super) has_ttl_security: bool,
@@ -67,7 +67,7 @@ pub(super) enum Filter {
     Unfit,
 }
 
-/// What became of a statement.
+/// The outcome of a statement.
 pub(super) enum Taken {
     Carried,
     NotNeeded(&'static str),
@@ -91,7 +91,7 @@ impl Bgp {
         bgp
     }
 
-    /// What a template has, after what it begins with.
+    /// Applies a template, after the one on which it is based.
     fn template(&mut self, from: Option<&str>, depth: usize, names: &Names, lines: &mut Lines) {
         let Some(from) = from else { return };
         match names.templates.get(from).filter(|_| depth > 0) {
@@ -209,7 +209,7 @@ impl Bgp {
         if let [addr, rest @ ..] = words
             && addr.parse::<std::net::IpAddr>().is_ok()
         {
-            // With a link-local address the interface chooses it.
+            // For a link-local address, the interface determines it.
             if !addr.starts_with("fe80") {
                 set(&mut self.keys, "local-address", *addr);
             }
@@ -388,7 +388,7 @@ impl Bgp {
         match rest {
             ["action", "warn"] => set(&mut self.keys, "max-prefixes-action", "warn"),
             ["action", "restart"] => {}
-            // The session stays down there until an operator enables it.
+            // In BIRD the session stays down until an operator enables it.
             [] | ["action", "disable"] => set(&mut self.keys, "max-prefixes-restart", u32::MAX),
             _ => return Differs("the session is closed for a while instead"),
         }

@@ -10,7 +10,7 @@ use nom::{
     sequence::{delimited, pair, preceded},
 };
 
-/// Tokens of one configuration.
+/// Maximum number of tokens of one configuration.
 const MAX_TOKENS: usize = 500_000;
 
 /// What a token is.
@@ -21,7 +21,7 @@ pub(super) enum Kind {
     /// In double quotes.
     Text(String),
     Symbol(&'static str),
-    /// A character that belongs to nothing.
+    /// A character that belongs to no token.
     Other(char),
 }
 
@@ -73,7 +73,7 @@ fn token(input: &str) -> IResult<&str, Kind> {
     .parse(input)
 }
 
-/// A prefix takes the range behind it with it.
+/// A word; a prefix includes the range after it.
 fn word(input: &str) -> IResult<&str, String> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_.:/%".contains(c);
     let mut plain = verify(take_while1(is_part), |w: &str| {
@@ -121,7 +121,7 @@ impl Token {
         matches!(&self.kind, Kind::Symbol(s) if *s == symbol)
     }
 
-    /// As it is written, for messages.
+    /// The token as written, for messages.
     pub(super) fn text(&self) -> String {
         match &self.kind {
             Kind::Word(word) => word.clone(),

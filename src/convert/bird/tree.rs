@@ -1,8 +1,8 @@
-//! Tokens as statements and blocks.
+//! Parses tokens into statements and blocks.
 
 use super::token::{Kind, Token};
 
-/// Blocks inside one another.
+/// Maximum nesting of blocks.
 const MAX_DEPTH: usize = 40;
 
 /// A statement up to its `;`, or up to the end of its block.
@@ -20,7 +20,7 @@ pub(super) enum Node {
     Block(Vec<Statement>),
 }
 
-/// Blocks are too deep.
+/// The blocks are nested too deeply.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooDeep;
 
@@ -34,7 +34,7 @@ pub(super) fn statements(tokens: &[Token]) -> Result<Vec<Statement>, TooDeep> {
     let mut all = Vec::new();
     loop {
         all.extend(parser.block(0)?);
-        // A `}` too many ends nothing.
+        // A superfluous `}` ends nothing.
         if parser.tokens.next().is_none() {
             return Ok(all);
         }
@@ -42,7 +42,7 @@ pub(super) fn statements(tokens: &[Token]) -> Result<Vec<Statement>, TooDeep> {
 }
 
 impl Parser<'_> {
-    /// Up to the `}` of the block, which stays.
+    /// The statements up to the `}` of the block, which is not taken.
     fn block(&mut self, depth: usize) -> Result<Vec<Statement>, TooDeep> {
         if depth > MAX_DEPTH {
             return Err(TooDeep);
@@ -87,7 +87,7 @@ impl Statement {
         self.nodes.iter().map_while(|node| node.token()?.word()).collect()
     }
 
-    /// All tokens as they are written, texts without quotes.
+    /// All tokens as written, texts without quotes.
     pub(super) fn plain(&self) -> Vec<&str> {
         self.nodes
             .iter()

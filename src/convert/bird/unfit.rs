@@ -1,6 +1,6 @@
 //! Why a filter, a condition or a step has no counterpart in a policy.
 
-/// The text of each ends the report's row of the line.
+/// The text of each is the end of the line's entry in the report.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unfit {
     #[error("policies have no condition like `{0}`")]

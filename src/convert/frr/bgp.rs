@@ -192,7 +192,7 @@ impl Bgp {
         }
     }
 
-    /// What `summary-only` keeps back, or may keep back by a map.
+    /// Records the prefixes that `summary-only` suppresses, or that a map may suppress.
     fn suppress(&mut self, at: LineId, prefix: &str, rest: &[&str]) {
         if !rest.iter().any(|word| matches!(*word, "summary-only" | "suppress-map")) {
             return;
@@ -263,7 +263,8 @@ impl Bgp {
                 ["v6only", rest @ ..] | rest => peer.take(at, rest, line, family),
             };
         }
-        // Without `peer-group` before it, a name is one all the same: the order of lines is free.
+        // A name without a preceding `peer-group` is a group nevertheless, as the order of lines is
+        // free.
         let is_new_group = is_interface && !self.peers.contains_key(name);
         self.peer(at, name, is_new_group).take(at, words, line, family)
     }
@@ -301,7 +302,7 @@ fn masked(addr: &str, mask: &str) -> Option<Prefix> {
     Some(Prefix::v4(addr.parse().ok()?, len.try_into().ok()?))
 }
 
-/// A prefix without length: that of its class.
+/// A prefix without length, which has the length of its class.
 fn classful(addr: &str) -> Option<Prefix> {
     let addr: std::net::Ipv4Addr = addr.parse().ok()?;
     let len = match addr.octets()[0] {

@@ -1,4 +1,4 @@
-//! All that was read → a router.
+//! Turns everything that was read into a router.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ use crate::{
     net::{Family, PerFamily},
 };
 
-/// What export policies of every neighbor begin with, by family.
+/// Policies at the beginning of every neighbor's export policies, by family.
 type OwnPolicies = PerFamily<Vec<String>>;
 
 struct Finish<'a> {
@@ -32,7 +32,7 @@ struct Finish<'a> {
     ledger: Ledger,
     router: Router,
     requires_policy: bool,
-    /// Whether routes of one neighbor reach another.
+    /// Whether routes of one neighbor are advertised to another.
     is_transit: bool,
 }
 
@@ -151,8 +151,8 @@ impl Finish<'_> {
         }
     }
 
-    /// Policies about own routes: route maps of `network` and `redistribute`, and of which families
-    /// connected subnets are advertised.
+    /// Policies for own routes: route maps of `network` and `redistribute`, and the rejection of
+    /// connected subnets in families that do not redistribute them.
     fn own_policies(&mut self) -> OwnPolicies {
         PerFamily::of(|family| {
             let mut names = self.policies_of_aggregates(family);
@@ -163,7 +163,7 @@ impl Finish<'_> {
         })
     }
 
-    /// What is inside an aggregate with `summary-only` is rejected, from whom it may be.
+    /// Rejects all prefixes inside an aggregate with `summary-only`, regardless of their source.
     fn policies_of_aggregates(&mut self, family: Family) -> Vec<String> {
         let mut inside = Vec::new();
         for (at, prefix) in &self.bgp.suppressed {
@@ -212,7 +212,7 @@ impl Finish<'_> {
         }
     }
 
-    /// Whether subnets of interfaces are advertised that its route map does not name.
+    /// Whether subnets of further interfaces are advertised, which its route map does not include.
     fn has_further_interfaces(&self, redistributed: &Redistributed) -> bool {
         let map = redistributed.route_map.as_ref();
         let Some(named) = map.and_then(|map| self.policies.maps.interfaces_only(&map.name)) else {
@@ -356,7 +356,7 @@ impl Finish<'_> {
         keys
     }
 
-    /// What other daemons do without a line for it.
+    /// Sets the defaults of the other daemon, which need no line there.
     fn defaults_of(&self, peer: &Peer, is_internal: Option<bool>, keys: &mut Keys) {
         set(keys, "accept-default", true);
         if self.is_transit {
@@ -400,7 +400,7 @@ impl Finish<'_> {
             let mut names = Vec::new();
             for (family, list) in active.iter().zip(lists) {
                 if is_required && list.is_empty() {
-                    // The policies of own routes must not count as the one that is required.
+                    // The policies of own routes must not count as the required policy.
                     let is_hidden = direction == Direction::Out && !own[*family].is_empty();
                     if has_any || is_hidden {
                         let scope = Scope::all(*family, direction, true);
@@ -473,7 +473,7 @@ impl Finish<'_> {
     }
 }
 
-/// Groups of these names mean something else in routelet.
+/// Renames groups whose names have another meaning in routelet.
 fn group_name(name: &str) -> String {
     match name {
         "gateway" | "mesh" | "reflectors" => format!("{name}-group"),

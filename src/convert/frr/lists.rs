@@ -9,12 +9,12 @@ use crate::{
     net::{Family, PerFamily, Prefix},
 };
 
-/// An entry of a list: whether it permits, and what.
+/// An entry of a list: whether it permits, and the pattern.
 #[derive(Clone, Debug)]
 struct Entry<T> {
     sequence: u32,
     permit: bool,
-    /// `None`: not understood.
+    /// `None`: the pattern is not understood.
     what: Option<T>,
 }
 
@@ -128,13 +128,13 @@ impl Lists {
         list.0.contains_key(name)
     }
 
-    /// What a prefix list permits; nothing if it does not exist.
+    /// The prefixes that a prefix list permits; none if it does not exist.
     pub(super) fn prefixes(&self, family: Family, name: &str) -> Result<Vec<PrefixRange>, Unfit> {
         let entries = self.prefixes[family].entries("prefix list", name)?;
         ranges::permitted(&entries).ok_or_else(|| too_many("prefix list", name))
     }
 
-    /// What an access list permits.
+    /// The prefixes that an access list permits.
     pub(super) fn access(&self, family: Family, name: &str) -> Result<Vec<PrefixRange>, Unfit> {
         let entries = self.access[family].entries("access list", name)?;
         ranges::permitted(&entries).ok_or_else(|| too_many("access list", name))
@@ -158,7 +158,7 @@ impl Lists {
         })
     }
 
-    /// A list of communities of which one must be there; empty if nothing can match.
+    /// A list of communities, one of which must be present; empty if nothing can match.
     pub(super) fn community(&self, name: &str, large: bool) -> Result<Vec<Community>, Unfit> {
         let list = if large { &self.large } else { &self.communities };
         let entries = list.entries("community list", name)?;
@@ -227,7 +227,8 @@ fn range(family: Family, words: &[&str]) -> Result<PrefixRange, Unfit> {
     if is_good { Ok(range) } else { Err(unknown()) }
 }
 
-/// An access list matches what lies in the prefix, with `exact-match` the prefix alone.
+/// An access list matches all prefixes inside the prefix; with `exact-match`, only the prefix
+/// itself.
 fn access_range(family: Family, words: &[&str]) -> Result<PrefixRange, Unfit> {
     let unknown = || Unfit::AccessPrefix(words.join(" "));
     match words {
@@ -255,8 +256,8 @@ fn pattern(text: &str) -> Result<String, Unfit> {
     Ok(text.to_owned())
 }
 
-/// An expanded list whose regular expression stands for one community. With `^` and `$` it is
-/// about all communities of a route together: only this one, and no other.
+/// An expanded list whose regular expression stands for one community. With `^` and `$` the
+/// expression matches all communities of a route together: only this one, and no other.
 fn literal(text: &str, large: bool) -> Result<Vec<Community>, Unfit> {
     let regex = || Unfit::CommunityRegex(text.to_owned());
     let inner = text.strip_prefix('_').and_then(|t| t.strip_suffix('_'));

@@ -1,8 +1,9 @@
 //! FRR and Quagga: `frr.conf`, or `bgpd.conf` with `zebra.conf` and `staticd.conf`.
 //!
 //! `words` splits lines, `bgp` and `neighbor` read the block `router bgp`, `lists` and `route_map`
-//! what filters refer to, `policies` makes policies of those, and `finish` puts all together once
-//! every line is read, since filters may stand before what they refer to and after.
+//! the lists and maps that filters refer to, and `policies` turns these into policies. `finish`
+//! combines everything once all lines are read, since a filter may come before the lists that it
+//! refers to.
 
 mod bgp;
 mod finish;
@@ -44,7 +45,7 @@ struct Frr {
     node: Node,
 }
 
-/// What holds for lines that are not there.
+/// Settings that apply without a line for them.
 #[derive(Clone, Copy, Debug)]
 struct Defaults {
     requires_policy: bool,
@@ -69,7 +70,7 @@ enum Node {
         sequence: u32,
     },
     Interface(String),
-    /// A block of something else, with the reason why it is left out.
+    /// A block of another kind, with the reason why it is left out.
     Other(&'static str),
 }
 
@@ -116,7 +117,8 @@ impl Frr {
             return;
         }
         let at = self.ledger.add(file, number, line);
-        // An indented line belongs to such a block whatever it is: `vrf` has `ip route`, too.
+        // An indented line belongs to the block regardless of its words: `vrf` has `ip route` as
+        // well.
         let is_top = is_top(&words) && !(is_indented && matches!(self.node, Node::Other(_)));
         if is_top || matches!(self.node, Node::Other(_) | Node::Interface(_)) && !is_indented {
             self.node = Node::Top;
@@ -125,7 +127,7 @@ impl Frr {
         self.note(at, taken);
     }
 
-    /// `exit`, `exit-address-family`, `end`: back to the block around.
+    /// `exit`, `exit-address-family`, `end`: returns to the enclosing block.
     fn leave(&mut self, words: &[&str]) {
         let is_family = matches!(self.node, Node::Family(_) | Node::OtherFamily);
         self.node = if is_family && words != ["end"] { Node::Bgp } else { Node::Top };
@@ -300,7 +302,7 @@ impl Defaults {
         }
     }
 
-    /// FRR before 7.4 required no policy and checked no networks.
+    /// FRR before 7.4 did not require policies, and did not check networks.
     fn version(&mut self, version: &str) {
         self.is_known = true;
         let mut parts = version.split(['.', '-', '_', '~']).map(|p| p.parse::<u32>().unwrap_or(0));
@@ -321,7 +323,7 @@ fn is_end(words: &[&str]) -> bool {
     matches!(words, ["exit" | "end" | "quit" | "exit-address-family" | "exit-vrf" | "exit-route-map"])
 }
 
-/// Whether a line begins something outside of any block.
+/// Whether a line is at the top level, outside of any block.
 fn is_top(words: &[&str]) -> bool {
     const ALONE: [&str; 16] = [
         "router",

@@ -44,7 +44,7 @@ pub(super) enum RemoteAs {
     Internal,
 }
 
-/// What is applied to the routes of one family in one direction.
+/// The filters for the routes of one family in one direction.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Filters {
     pub(super) route_map: Option<Applied>,
@@ -55,7 +55,7 @@ pub(super) struct Filters {
     pub(super) unfit: Option<LineId>,
 }
 
-/// What became of a line.
+/// The outcome of a line.
 pub(super) enum Taken {
     Carried,
     NotNeeded(&'static str),
@@ -70,7 +70,7 @@ impl Filters {
         *self == Self::default()
     }
 
-    /// What is set here, else there.
+    /// The filters that are set here, and the others as in `group`.
     pub(super) fn or(&self, group: &Self) -> Self {
         let (own, group) = (self.clone(), group.clone());
         Self {
@@ -354,7 +354,7 @@ impl Peer {
                 _ => return NotCarried("the restart time is in minutes".into()),
             },
             [] => {
-                // The session stays down there until an operator clears it.
+                // In FRR the session stays down until an operator clears it.
                 set(&mut self.keys, "max-prefixes-restart", u32::MAX);
             }
             _ => return Differs("the limit is carried over without its options".into()),

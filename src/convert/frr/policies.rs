@@ -1,9 +1,9 @@
-//! Route maps and lists → policies.
+//! Turns route maps and lists into policies.
 //!
-//! A route map denies what no entry permits, and a policy accepts what falls through, so that each
-//! policy ends with a statement that rejects. Where an entry has no exact counterpart, the policy
-//! rejects from there on: routes may be missing then, but none is accepted or advertised that the
-//! route map would have rejected.
+//! A route map rejects routes that no entry permits, whereas a policy accepts routes that no
+//! statement matches. Therefore each policy ends with a statement that rejects. If an entry has no
+//! exact counterpart, the policy rejects from there on: routes may be missing then, but none is
+//! accepted or advertised that the route map would have rejected.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ use crate::{
     net::{Asn, Family},
 };
 
-/// Times that a policy can prepend the own AS number.
+/// Maximum number of times that a policy can prepend the own AS number.
 pub(super) const MAX_PREPEND: usize = 50;
 
 /// Where a route map is applied.
@@ -34,7 +34,7 @@ pub(super) enum Direction {
     Out,
 }
 
-/// Which routes a policy is about.
+/// The routes to which a policy applies.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Scope {
     pub(super) family: Family,
@@ -43,11 +43,11 @@ pub(super) struct Scope {
     pub(super) source: Option<&'static str>,
     /// Only these prefixes.
     pub(super) prefixes: Option<Vec<PrefixRange>>,
-    /// Whether routes of neighbors pass here, too.
+    /// Whether routes of neighbors pass this policy as well.
     pub(super) has_learned: bool,
 }
 
-/// Policies that were made, each once.
+/// The policies that were made, without duplicates.
 #[derive(Debug)]
 pub(super) struct Policies<'a> {
     pub(super) lists: &'a Lists,
@@ -55,11 +55,11 @@ pub(super) struct Policies<'a> {
     pub(super) own_as: Asn,
     made: Vec<Policy>,
     names: BTreeMap<String, String>,
-    /// What own routes are given before the route maps of neighbors.
+    /// Communities that own routes get before the route maps of neighbors.
     own_communities: Vec<String>,
 }
 
-/// What a route must meet for a statement.
+/// The conditions of a statement.
 struct Required {
     /// `None`: any prefix.
     prefixes: Option<Vec<PrefixRange>>,
@@ -67,7 +67,7 @@ struct Required {
     keys: Keys,
 }
 
-/// What a list of prefixes is called on the router.
+/// The kind of a list of prefixes on the router.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ListKind {
     Prefix,
@@ -79,7 +79,7 @@ impl Scope {
         Self { family, direction, source: None, prefixes: None, has_learned }
     }
 
-    /// A statement about all routes of the scope.
+    /// A statement that matches all routes of the scope.
     fn statement(&self) -> Keys {
         self.narrowed(None)
     }
@@ -108,7 +108,7 @@ impl Scope {
 }
 
 impl Required {
-    /// Returns whether a prefix is left.
+    /// Restricts the prefixes. Returns whether any is left.
     fn be_within(&mut self, listed: Vec<PrefixRange>) -> Result<bool, Unfit> {
         let both = match &self.prefixes {
             None => listed,
@@ -119,7 +119,7 @@ impl Required {
         Ok(is_left)
     }
 
-    /// Returns whether there is one.
+    /// Requires one of the communities. Returns whether there are any.
     fn have_one_of(&mut self, communities: &[Community]) -> Result<bool, Unfit> {
         if communities.is_empty() {
             return Ok(false);
@@ -256,12 +256,12 @@ impl<'a> Policies<'a> {
         self.policy(&base, None, vec![scope.reject()], scope)
     }
 
-    /// The same by a name of its own.
+    /// The same with a given name.
     pub(super) fn named_reject(&mut self, name: &str, scope: &Scope) -> String {
         self.policy(name, None, vec![scope.reject()], scope)
     }
 
-    /// The name of the policy with these statements, new or made before.
+    /// The name of the policy with these statements, which is created unless it exists.
     fn policy(
         &mut self,
         base: &str,
@@ -269,7 +269,7 @@ impl<'a> Policies<'a> {
         mut statements: Vec<Keys>,
         scope: &Scope,
     ) -> String {
-        // What is behind a statement that ends the policy for every route is not reached.
+        // Statements after one that ends the policy for every route are never reached.
         let everything = scope.statement();
         let ends = |keys: &Keys| {
             let conditions = |k: &&String| !k.starts_with("set-") && !k.starts_with("add-") && *k != "action";
@@ -345,8 +345,8 @@ impl<'a> Policies<'a> {
         Ok(statements)
     }
 
-    /// Adds communities that replace others. Own routes have none but those of `own_communities`;
-    /// the statement that is returned rejects routes that may have any.
+    /// Adds communities that replace others. Own routes only have those of `own_communities`; the
+    /// returned statement rejects routes that may have other ones.
     fn replace_communities(
         &self,
         keys: &mut Keys,
@@ -378,7 +378,7 @@ impl<'a> Policies<'a> {
         Ok(rejected)
     }
 
-    /// A list that is not in the input: what an entry with it is to reject is not known.
+    /// A list of the entry that is not in the input: it is unknown which routes the entry rejects.
     fn missing(&self, entry: &Entry) -> Option<(LineId, Unfit)> {
         let lists = self.lists;
         entry.conditions.iter().find_map(|(at, condition)| {
@@ -393,7 +393,7 @@ impl<'a> Policies<'a> {
         })
     }
 
-    /// What a route must meet; `None` if no route of the scope can.
+    /// The conditions of an entry; `None` if no route of the scope can meet them.
     fn conditions(&self, entry: &Entry, scope: &Scope) -> Result<Option<Keys>, (LineId, Unfit)> {
         let mut required = Required { prefixes: scope.prefixes.clone(), keys: Keys::new() };
         for (at, condition) in &entry.conditions {
@@ -460,7 +460,7 @@ impl<'a> Policies<'a> {
                 }
                 set(keys, "prepend-as", numbers.len());
             }
-            // It has no effect on the other family.
+            // It has no effect in the other family.
             Change::NextHop(family, addr) if *family == scope.family => {
                 set(keys, "set-next-hop", addr.to_string());
             }

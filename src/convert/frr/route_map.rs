@@ -1,4 +1,4 @@
-//! Route maps as they are written.
+//! Parses route maps.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -34,8 +34,8 @@ pub(super) enum Condition {
 }
 
 impl Condition {
-    /// Whether both are of one kind. Those of two families, and of communities and large ones, hold
-    /// together.
+    /// Whether a later condition of the same kind replaces this one. Conditions of different
+    /// families, and those on communities and large communities, apply together.
     fn is_replaced_by(&self, later: &Self) -> bool {
         match (self, later) {
             (Self::PrefixList(a, _), Self::PrefixList(b, _))
@@ -59,7 +59,7 @@ pub(super) enum Change {
     Source(IpAddr),
 }
 
-/// A clause: what it is, or why it is not needed or has no counterpart.
+/// A parsed clause, or why it is not needed or has no counterpart.
 pub(super) enum Clause<T> {
     Is(T),
     NotNeeded(&'static str),
@@ -71,7 +71,7 @@ pub(super) enum Clause<T> {
 pub(super) struct Maps(BTreeMap<String, Vec<Entry>>);
 
 impl Maps {
-    /// The entry, new or as it was.
+    /// The entry, which is created unless it exists.
     pub(super) fn entry(&mut self, name: &str, permit: bool, sequence: u32, at: LineId) -> &mut Entry {
         let entries = self.0.entry(name.to_owned()).or_default();
         let place = match entries.binary_search_by_key(&sequence, |e| e.sequence) {
@@ -91,7 +91,7 @@ impl Maps {
         self.0.get(name).map(Vec::as_slice)
     }
 
-    /// The source address that every route is given, if the map does nothing else.
+    /// The source address that every route gets, if the map does nothing else.
     pub(super) fn source_only(&self, name: &str) -> Option<IpAddr> {
         match self.get(name)? {
             [Entry { permit: true, conditions, changes, unfit: None, .. }] if conditions.is_empty() => {
@@ -146,7 +146,7 @@ impl Entry {
                     self.changes.push((at, change));
                     Ok(())
                 }
-                // What a rejected route is set to does not matter.
+                // Changes of a rejected route do not matter.
                 Clause::Unfit(_) if !self.permit => Err(Clause::NotNeeded("a rejected route is not changed")),
                 other => Err(self.refuse(at, other)),
             },

@@ -12,7 +12,7 @@ pub(super) struct ListName {
     pub(super) name: String,
 }
 
-/// The text of each ends the report's row of the line.
+/// The text of each is the end of the line's entry in the report.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unfit {
     #[error("has no name")]

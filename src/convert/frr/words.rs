@@ -9,7 +9,7 @@ use nom::{
     sequence::{preceded, terminated},
 };
 
-/// Words of a line; longer lines are not read.
+/// Maximum number of words of a line; longer lines are not read.
 const MAX_WORDS: usize = 200;
 
 /// The words of a line without its comment. `None`: too many.
@@ -26,7 +26,8 @@ fn split(input: &str) -> IResult<&str, Vec<&str>> {
     all_consuming(terminated(many_m_n(0, MAX_WORDS, preceded(multispace0, word)), multispace0)).parse(input)
 }
 
-/// What follows the first `n` words of a line, unchanged: descriptions and regular expressions.
+/// The text after the first `n` words of a line, unchanged, for descriptions and regular
+/// expressions.
 pub(super) fn rest_of(line: &str, n: usize) -> &str {
     let mut rest = line.trim();
     for _ in 0..n {

@@ -1,5 +1,5 @@
-//! What the formats of Kubernetes are converted into: the file of the ConfigMap, BGPPeer and
-//! BGPPolicy objects.
+//! The result for the formats of Kubernetes: the file of the ConfigMap, BGPPeer and BGPPolicy
+//! objects.
 
 use crate::convert::kube::unfit::Unfit;
 use std::{collections::BTreeMap, fmt::Write as _};
@@ -21,13 +21,13 @@ use crate::{
     },
 };
 
-/// BGPPeer objects of one result.
+/// Maximum number of BGPPeer objects in one result.
 pub(super) const MAX_PEERS: usize = 1000;
-/// Statements of one BGPPolicy, as its definition has it.
+/// Maximum number of statements of one BGPPolicy, as in its definition.
 pub(super) const MAX_STATEMENTS: usize = 200;
 /// The policy that accepts nothing.
 const NOTHING: &str = "reject-all";
-/// Characters of a name of an object.
+/// Maximum characters of the name of an object.
 pub(super) const MAX_NAME: usize = 200;
 
 /// A configuration of a cluster.
@@ -36,7 +36,7 @@ pub(in crate::convert) struct Cluster {
     pub(super) router: Router,
     peers: Vec<Peer>,
     policies: Vec<(String, Vec<Keys>)>,
-    /// With these policies, to check neighbors.
+    /// A configuration with these policies, to check neighbors.
     config: Config,
 }
 
@@ -44,7 +44,7 @@ pub(in crate::convert) struct Cluster {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Peer {
     pub(super) name: String,
-    /// One object for each.
+    /// Labels of the Nodes that have the peer: one object for each set.
     pub(super) nodes: Vec<Labels>,
     /// Keys of `[[bgp.neighbor]]`.
     pub(super) keys: Keys,
@@ -58,7 +58,7 @@ impl Cluster {
         Self { router: Router::default(), peers: Vec::new(), policies: Vec::new(), config }
     }
 
-    /// Adds a policy, and returns its name: that of the same policy if there is one.
+    /// Adds a policy. Returns its name, or that of an equal policy if there is one.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl Cluster {
         self.policy(NOTHING, vec![decide("reject")]).unwrap_or_else(|_| NOTHING.to_owned())
     }
 
-    /// Adds a BGPPeer, or lists why it is left out: its fields are those of `node`.
+    /// Adds a BGPPeer with the fields of `node`, or lists why it is left out.
     pub(super) fn peer(&mut self, peer: Peer, node: &Node, book: &mut Book) {
         if let Err(why) = self.add(peer) {
             book.refuse(node, &format!("the neighbor is left out: {why}"));
@@ -120,7 +120,7 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// If it is not what `routelet check` and the API server accept.
+    /// If `routelet check` or the API server would not accept it.
     pub(in crate::convert) fn write(&self, lines: &[Line]) -> Result<String, ConvertError> {
         let file = write::tables(&self.router);
         let mut text = write::heading(lines);
@@ -157,7 +157,8 @@ impl Cluster {
         }
     }
 
-    /// What `routelet check` and the daemon check, and that the stream is YAML with all objects.
+    /// Checks the result as `routelet check` and the daemon do, and that the stream is YAML with
+    /// all objects.
     fn check(&self, file: &str, text: &str) -> Result<(), ConvertError> {
         let context = ParseContext { kubernetes: true, read_password: &|_| Ok("not read".into()) };
         let (mut config, _) = config::parse(file, &context).map_err(|problems| {
@@ -212,7 +213,7 @@ fn policy_spec(statements: &[Keys]) -> Map<String, Value> {
     Map::from_iter([("statements".to_owned(), list.into())])
 }
 
-/// Keys as objects have them.
+/// The keys in camelCase, as in objects.
 fn camel_keys(keys: &Keys) -> Map<String, Value> {
     let inner = |value: &Value| match value {
         Value::Object(table) => camel_keys(table).into(),

@@ -2,9 +2,9 @@
 //! prints them.
 //!
 //! The result is a stream for `kubectl apply`: the ConfigMap with the file, BGPPeer and BGPPolicy
-//! objects. Neighbors of some Nodes only, and passwords in Secrets, can be expressed by objects
-//! alone. Whatever has no counterpart leaves something out: a neighbor, an advertisement, or the
-//! routes from a rule of a filter on.
+//! objects. Only objects can express neighbors of some Nodes, and passwords in Secrets. If
+//! something has no counterpart, a part is left out: a neighbor, an advertisement, or the routes
+//! from a rule of a filter on.
 
 mod calico;
 mod cilium;

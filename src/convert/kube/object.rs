@@ -12,10 +12,10 @@ use crate::convert::{
     ledger::{Ledger, Outcome},
 };
 
-/// Stands for the group of the ConfigMap of MetalLB before 0.13.
+/// Used as the group of the ConfigMap of MetalLB before 0.13.
 pub(super) const LEGACY_GROUP: &str = "MetalLB before 0.13";
 
-/// Objects of the input.
+/// Maximum number of objects in the input.
 const MAX_OBJECTS: usize = 5000;
 
 /// An object.
@@ -29,14 +29,14 @@ pub(super) struct Object {
     pub(super) root: Node,
 }
 
-/// Where fields are recorded.
+/// Records fields.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     pub(super) ledger: Ledger,
 }
 
-/// Reads all files. `is_known`: whether the fields of a kind are recorded, by group and kind; of
-/// other objects one line is, without their content.
+/// Reads all files. `is_known`: whether each field of an object is recorded; for other objects one
+/// line is recorded, without their content.
 pub(super) fn read(
     inputs: &[Input],
     is_known: impl Fn(&Object) -> bool,
@@ -73,7 +73,7 @@ fn flattened(documents: Vec<Node>) -> Vec<Node> {
     found
 }
 
-/// A List as its members.
+/// Replaces a List by its members.
 pub(super) fn flatten(document: Node, found: &mut Vec<Node>) {
     let is_list = document.text("kind").is_some_and(|kind| kind.ends_with("List"))
         && document.get("items").is_some_and(|items| matches!(items.value, Value::List(_)));
@@ -122,7 +122,7 @@ impl Object {
 }
 
 impl Book {
-    /// Each field but those that the API server sets.
+    /// Records each field except for those that the API server sets.
     fn record(&mut self, file: &str, object: &Object) {
         let mut found = Vec::new();
         let Value::Map(entries) = &object.root.value else { return };
@@ -149,7 +149,8 @@ impl Book {
         self.annotations(file, object, &title);
     }
 
-    /// Annotations may change what an object means: those that kubectl and Helm write do not.
+    /// Records annotations, which may change the meaning of an object; those of kubectl and Helm do
+    /// not.
     fn annotations(&mut self, file: &str, object: &Object, title: &str) {
         let Some(node) = object.root.at(&["metadata", "annotations"]) else { return };
         let Value::Map(entries) = &node.value else { return };
@@ -202,7 +203,7 @@ impl Book {
         }
     }
 
-    /// The fields that nothing has read.
+    /// Lists the fields that were not read.
     pub(super) fn close(&mut self, objects: &[Object]) {
         for object in objects {
             let mut found = Vec::new();
@@ -219,7 +220,7 @@ impl Book {
 }
 
 impl Node {
-    /// Adds to all lines.
+    /// Moves all lines down.
     fn move_down(&mut self, lines: usize) {
         self.line += lines;
         match &mut self.value {
@@ -229,7 +230,7 @@ impl Node {
         }
     }
 
-    /// Whether it is a text of its own, not the name of a Secret.
+    /// Whether the value is a secret itself, rather than the name of a Secret.
     fn is_secret(&self) -> bool {
         matches!(self.value, Value::Scalar(_))
     }

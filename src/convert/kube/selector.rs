@@ -1,5 +1,5 @@
-//! Selectors of Nodes, objects and Services → what routelet has: labels with one value each for the
-//! Nodes of a BGPPeer, and the notation of `kubectl -l` for Services.
+//! Converts selectors of Nodes, objects and Services: into labels with one value each for the Nodes
+//! of a BGPPeer, and into the notation of `kubectl -l` for Services.
 
 use crate::convert::kube::unfit::Unfit;
 use std::collections::BTreeMap;
@@ -10,16 +10,16 @@ use crate::net::Selector;
 /// Labels with their values.
 pub(super) type Labels = BTreeMap<String, String>;
 
-/// Sets of labels that one selector becomes.
+/// Maximum number of sets of labels for one selector.
 pub(super) const MAX_SETS: usize = 64;
 
-/// Whether no Node can have both.
+/// Whether no Node can have the labels of both.
 pub(super) fn are_disjoint(a: &Labels, b: &Labels) -> bool {
     a.iter().any(|(key, value)| b.get(key).is_some_and(|other| other != value))
 }
 
-/// The Nodes that one of these LabelSelectors selects, as sets of labels of which no Node has two.
-/// No selector selects all Nodes.
+/// The Nodes that one of these LabelSelectors selects, as disjoint sets of labels. Without
+/// selectors, all Nodes are selected.
 ///
 /// # Errors
 ///
@@ -37,7 +37,7 @@ pub(super) fn node_sets<'a>(selectors: impl IntoIterator<Item = &'a Node>) -> Re
     separate(sets)
 }
 
-/// Without those that others contain.
+/// The sets without those that are contained in others.
 fn separate(mut sets: Vec<Labels>) -> Result<Vec<Labels>, Unfit> {
     sets.sort_by_key(Labels::len);
     let mut kept: Vec<Labels> = Vec::new();
@@ -56,7 +56,7 @@ fn separate(mut sets: Vec<Labels>) -> Result<Vec<Labels>, Unfit> {
     Ok(kept)
 }
 
-/// One LabelSelector: the combinations of its values.
+/// The sets of one LabelSelector: all combinations of its values.
 fn sets_of(selector: &Node) -> Result<Vec<Labels>, Unfit> {
     let mut sets = vec![Labels::new()];
     let mut terms: Vec<(&str, Vec<&str>)> =

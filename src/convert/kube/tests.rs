@@ -1,4 +1,4 @@
-//! Objects with every field that their definitions have, and what is made of them.
+//! Objects with every field of their definitions, and the results.
 
 use crate::{
     config::{ParseContext, objects},
@@ -13,7 +13,7 @@ fn converted(text: &str) -> Report {
     convert(&input(text), None).unwrap()
 }
 
-/// Outcome and reason of the line that has this text.
+/// Outcome and reason of the line that contains this text.
 fn outcome(report: &Report, part: &str) -> (Outcome, String) {
     let line = report.lines.iter().find(|l| l.text.contains(part));
     let line = line.unwrap_or_else(|| panic!("no {part} in {:#?}", report.lines));
@@ -217,7 +217,7 @@ fn conditions_of_calico_match_the_same_prefixes() {
 #[test]
 fn what_calico_keeps_back_is_kept_back() {
     let report = converted(FILES[0].2);
-    // The filter's rules stand before what Calico does by default, learned routes are at the end.
+    // The filter's rules precede Calico's defaults; the rule for learned routes is last.
     let policy = document(&report, "rack-a-export");
     let at = |part: &str| policy.find(part).unwrap_or_else(|| panic!("no {part} in {policy}"));
     assert!(at("10.244.128.0/17") < at("65000:5") && at("10.245.0.0/16") < at("source: [\"bgp\"]"));

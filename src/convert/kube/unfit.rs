@@ -6,7 +6,7 @@ use super::{
 };
 use crate::config::objects::ObjectError;
 
-/// The text of each ends the report's row of the field.
+/// The text of each is the end of the field's entry in the report.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unfit {
     /// A field whose value is not of its type.
@@ -14,7 +14,7 @@ pub(super) enum Unfit {
     Malformed { field: &'static str, expected: &'static str },
     #[error("`{value}` is no {expected}")]
     Value { value: String, expected: &'static str },
-    /// A field with a value that has no meaning to us.
+    /// A field with a value whose meaning is unknown.
     #[error("{0} is not known")]
     UnknownField(&'static str),
     #[error("{what} `{value}` is not known")]
@@ -65,7 +65,7 @@ pub(super) enum Unfit {
     PrefixLength(&'static str),
 }
 
-/// What an object needs and has not.
+/// Something that an object requires and does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Lack {
     #[error("it has neither peerAddress nor interface")]
@@ -94,7 +94,7 @@ pub(super) enum Lack {
     Rule,
 }
 
-/// What routelet does not have, and what takes its place.
+/// A feature that routelet does not have, and its replacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoCounterpart {
     #[error("routelet has no VRFs")]

@@ -1,4 +1,4 @@
-//! Values that several formats have: durations, addresses, communities, prefixes.
+//! Values that several formats use: durations, addresses, communities, prefixes.
 
 use std::net::IpAddr;
 
@@ -61,12 +61,12 @@ pub(super) fn community(text: &str) -> Option<String> {
     written.parse::<Community>().ok().map(|_| written)
 }
 
-/// The prefixes of all lengths in a prefix, its own among them.
+/// All prefixes inside a prefix, including itself.
 pub(super) fn inside(prefix: Prefix) -> PrefixRange {
     PrefixRange { prefix, ge: prefix.len(), le: prefix.family().max_len() }
 }
 
-/// A statement about these ranges.
+/// A statement that matches these ranges.
 pub(super) fn about(ranges: &[PrefixRange]) -> Keys {
     let mut keys = Keys::new();
     append(&mut keys, "prefixes", ranges.iter().map(ToString::to_string));

@@ -1,8 +1,9 @@
-//! YAML and JSON streams → trees whose leaves know their line, and whether they were read.
+//! Parses YAML and JSON streams into trees whose leaves have their line, and whether they were
+//! read.
 //!
-//! Bounded in octets by the caller, in depth and number of nodes by [`MAX_DEPTH`] and
-//! [`MAX_NODES`]. Aliases and merge keys, which `kubectl get` never prints, are refused: they make
-//! small inputs large.
+//! The caller bounds the octets, and [`MAX_DEPTH`] and [`MAX_NODES`] bound the depth and the number
+//! of nodes. Aliases and merge keys, which `kubectl get` never prints, are refused: they make small
+//! inputs large.
 
 use std::{cell::Cell, fmt};
 
@@ -14,9 +15,9 @@ use serde_saphyr::{Options, Spanned, budget, options};
 
 use crate::convert::ledger::LineId;
 
-/// Maps and lists in one another.
+/// Maximum nesting of maps and lists.
 const MAX_DEPTH: usize = 40;
-/// Scalars, maps and lists of one input.
+/// Maximum number of scalars, maps and lists of one input.
 const MAX_NODES: usize = 200_000;
 
 /// A part of a document.
@@ -40,7 +41,7 @@ pub(super) enum Value {
     Map(Vec<(String, Node)>),
 }
 
-/// A text that is no YAML, or too large: on one line, with the place in the text.
+/// The text is not YAML, or is too large: the error on one line, with its position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Unreadable(String);
@@ -70,14 +71,14 @@ fn limits() -> Options {
 }
 
 impl Node {
-    /// What is at a key.
+    /// The value of a key.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         let Value::Map(entries) = &self.value else { return None };
         let found = entries.iter().find(|(k, _)| k == key).map(|(_, node)| node);
         found.filter(|node| !matches!(node.value, Value::Null))
     }
 
-    /// What is at the end of keys.
+    /// The value at a path of keys.
     pub(super) fn at(&self, keys: &[&str]) -> Option<&Self> {
         keys.iter().try_fold(self, |node, key| node.get(key))
     }

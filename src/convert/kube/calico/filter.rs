@@ -1,7 +1,7 @@
 //! BGPFilter: the filters of a neighbor, in order, as one policy.
 //!
-//! The first rule that matches decides, also over what Calico exports by default, which stands
-//! behind the rules. A rule without counterpart rejects whatever reaches it.
+//! The first rule that matches decides. Calico's default exports come after the rules. A rule
+//! without counterpart rejects all routes that reach it.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ pub(super) struct Filters<'a> {
 /// A rule as a statement.
 enum Rule {
     Statement(Keys),
-    /// It matches nothing.
+    /// The rule matches nothing.
     Nothing,
     /// It has no counterpart.
     Unfit(Unfit),
@@ -43,7 +43,8 @@ impl<'a> Filters<'a> {
         Self { by_name: objects.iter().map(|o| (o.name.as_str(), *o)).collect(), used: Vec::new() }
     }
 
-    /// The policy of these filters and of what follows them; empty if everything is accepted.
+    /// The policy of these filters and of the statements after them; empty if everything is
+    /// accepted.
     pub(super) fn statements(
         &mut self,
         names: &[&str],
@@ -87,7 +88,7 @@ impl<'a> Filters<'a> {
         Ok(statements)
     }
 
-    /// Lists filters that no neighbor has.
+    /// Lists filters that no neighbor uses.
     pub(super) fn close(&self, book: &mut Book) {
         for (name, object) in &self.by_name {
             if !self.used.contains(name) {
@@ -104,7 +105,7 @@ fn keys(import: bool) -> [(&'static str, Family); 2] {
     }
 }
 
-/// The fields that [`rule`] knows count as read, whatever became of the rule.
+/// Marks the fields that [`rule`] knows as read, whatever the outcome of the rule.
 fn read_all(node: &Node) {
     for key in ["action", "cidr", "matchOperator", "source", "interface", "peerType", "priority"] {
         node.text(key);
@@ -131,7 +132,7 @@ fn rule(node: &Node, family: Family, is_external: bool) -> Rule {
     }
 }
 
-/// `None`: it matches nothing.
+/// The statement of a rule. `None`: it matches nothing.
 fn statement(node: &Node, family: Family, is_external: bool) -> Result<Option<Keys>, Unfit> {
     only_known(node)?;
     let mut keys = match node.get("cidr").map(|_| prefixes(node, family)).transpose()? {
@@ -176,7 +177,7 @@ fn statement(node: &Node, family: Family, is_external: bool) -> Result<Option<Ke
     Ok(Some(keys))
 }
 
-/// A condition that is not known must not be ignored.
+/// An unknown condition must not be ignored.
 fn only_known(node: &Node) -> Result<(), Unfit> {
     let known = [
         "action",

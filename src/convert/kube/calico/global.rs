@@ -17,7 +17,7 @@ use crate::{
     net::Prefix,
 };
 
-/// Converts the object `default`; those of single Nodes are listed.
+/// Converts the object `default`; objects of single Nodes are listed.
 pub(super) fn convert(objects: &[&Object], cluster: &mut Cluster, book: &mut Book) -> Common {
     let mut common = Common { asn: 64512, ..Common::default() };
     let mut kubernetes = Keys::new();
@@ -81,7 +81,7 @@ fn whole(spec: &Node, common: &mut Common, kubernetes: &mut Keys, cluster: &mut 
     }
 }
 
-/// A key of the sessions between nodes.
+/// Sets a key of the sessions between nodes.
 fn group(cluster: &mut Cluster, key: &str, value: impl Into<serde_json::Value>) {
     let groups = &mut cluster.router.groups;
     if groups.is_empty() {
@@ -97,7 +97,7 @@ fn mesh(spec: &Node, kubernetes: &mut Keys, cluster: &mut Cluster, book: &mut Bo
         set(kubernetes, "peering", "none");
     }
     if let Some(password) = spec.get("nodeMeshPassword") {
-        // Without it, sessions would be open to others.
+        // Without the password, sessions would be open to others.
         set(kubernetes, "peering", "none");
         book.refuse(
             password,
@@ -119,9 +119,9 @@ struct Ranges<'a> {
     list: Vec<(&'a Node, Prefix)>,
 }
 
-/// Which Service addresses are advertised: a policy of all neighbors accepts them inside the ranges
-/// alone. It does not distinguish the kinds, so ranges through which another kind
-/// would pass are left out.
+/// Determines which Service addresses are advertised. A policy of all neighbors accepts them only
+/// inside the ranges. It does not distinguish the kinds of addresses, so ranges through which
+/// another kind would pass are left out.
 fn services(spec: &Node, common: &mut Common, kubernetes: &mut Keys, cluster: &mut Cluster, book: &mut Book) {
     let mut read = |key: &str, kind| Ranges { kind, list: ranges(spec, key, book) };
     let cluster_ips = read("serviceClusterIPs", "cluster-ip");
@@ -190,8 +190,8 @@ fn ranges<'a>(spec: &'a Node, key: &str, book: &mut Book) -> Vec<(&'a Node, Pref
     found
 }
 
-/// Communities of own routes inside prefixes. Where one cannot be set, the routes are rejected, as
-/// it may keep others from passing them on.
+/// Sets communities on own routes inside prefixes. If a community cannot be set, the routes are
+/// rejected, since it may keep others from passing them on.
 fn communities(spec: &Node, common: &mut Common, book: &mut Book) {
     let mut names: Vec<(&str, Option<String>)> = Vec::new();
     for entry in spec.list("communities") {

@@ -1,7 +1,7 @@
 //! Calico: BGPConfiguration, BGPPeer, BGPFilter and IPPool.
 //!
 //! A neighbor of Calico is a BGPPeer whose export policies accept what Calico exports: Service
-//! addresses inside the configured ranges, then what the filters and pools let through.
+//! addresses inside the configured ranges, then the routes that the filters and pools accept.
 
 mod filter;
 mod global;
@@ -24,14 +24,14 @@ use crate::convert::{
     router::{Keys, append, set},
 };
 
-/// What all neighbors have in common.
+/// Settings that all neighbors share.
 #[derive(Debug, Default)]
 struct Common {
     /// Own AS number.
     asn: u32,
-    /// Which Service addresses are advertised, by a policy.
+    /// The policy of the advertised Service addresses.
     services: Option<String>,
-    /// Statements behind those of filters: pools that are not exported, communities.
+    /// Statements after those of filters: pools that are not exported, communities.
     rest: Vec<Keys>,
 }
 
@@ -162,7 +162,8 @@ fn session(spec: &Node, keys: &mut Keys, book: &mut Book) -> Result<(), Unfit> {
     }
     if let Some(text) = spec.text("ttlSecurity") {
         let hops: u8 = text.parse().map_err(|_| malformed("ttlSecurity", "1 to 254"))?;
-        // 0 is no check at all in Calico, and would be turned off here, too.
+        // 0 means no check in Calico. Here it would disable the check as well, so the key is left
+        // out.
         if hops > 0 {
             set(keys, "ttl-security", hops);
         }
@@ -186,7 +187,7 @@ fn session(spec: &Node, keys: &mut Keys, book: &mut Book) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// The Secret of a password. A neighbor with a password is never without one.
+/// The Secret of a password. If a neighbor has a password, there is never a session without it.
 fn password(spec: &Node, book: &mut Book) -> Result<Option<(String, String)>, Unfit> {
     let Some(password) = spec.get("password") else { return Ok(None) };
     let reference = password.get("secretKeyRef").ok_or(Lack::SecretReference)?;

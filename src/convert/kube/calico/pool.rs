@@ -1,4 +1,4 @@
-//! IPPool: masquerading, and pools that are not exported. Pods get no addresses of pools.
+//! IPPool: masquerading, and pools that are not exported. Pods get no addresses from pools.
 
 use super::{Common, Object};
 use crate::{

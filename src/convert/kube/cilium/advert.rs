@@ -1,4 +1,4 @@
-//! CiliumBGPAdvertisement: what neighbors get, as export policies.
+//! CiliumBGPAdvertisement: the routes that neighbors get, as export policies.
 
 use super::{Book, Keys, Labels, Node, Object, append, session::family, set};
 use crate::convert::kube::unfit::{Lack, NoCounterpart, Unfit};
@@ -8,12 +8,12 @@ use crate::convert::kube::{cluster::decide, selector, values::community};
 #[derive(Debug, Default)]
 pub(super) struct Adverts {
     list: Vec<Advert>,
-    /// The Services that are advertised: those of the first advertisement of Services.
+    /// The advertised Services: those of the first advertisement that selects Services.
     services: Option<Services>,
     pod_cidrs: bool,
 }
 
-/// Which addresses of which Services.
+/// The selected addresses of the selected Services.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Services {
     pub(super) kinds: Vec<&'static str>,
@@ -69,7 +69,7 @@ impl Adverts {
         }
     }
 
-    /// Services are selected once for all neighbors.
+    /// Sets the Services, which are selected once for all neighbors.
     pub(super) fn take_services(&mut self, wanted: Services) -> Result<(), Unfit> {
         match &self.services {
             Some(known) if *known != wanted => Err(NoCounterpart::OtherServices.into()),
@@ -123,7 +123,7 @@ impl Adverts {
                 }
             }
         }
-        // The last that matches sets LOCAL_PREF: the highest, as in Cilium.
+        // The last matching statement sets LOCAL_PREF: the highest one, as in Cilium.
         attributes.sort_by_key(|(rank, _)| *rank);
         let mut statements: Vec<Keys> = attributes.into_iter().map(|(_, keys)| keys).collect();
         statements.append(&mut accepts);
@@ -132,7 +132,7 @@ impl Adverts {
     }
 }
 
-/// `selector`: without one no Service is selected.
+/// The Services of a `selector`; without one, no Service is selected.
 pub(super) fn services(selector: Option<&Node>, addresses: &[&str]) -> Result<Services, Unfit> {
     let selector = selector.ok_or(Lack::Selector)?;
     let selector = selector::text(selector)?;
@@ -153,8 +153,8 @@ pub(super) fn services(selector: Option<&Node>, addresses: &[&str]) -> Result<Se
     Ok(Services { kinds, selector })
 }
 
-/// Communities and LOCAL_PREF. A community that is not known leaves the advertisement out: without
-/// it the routes might be passed on.
+/// Communities and LOCAL_PREF. An unknown community excludes the advertisement: without it the
+/// routes might be passed on.
 pub(super) fn attributes_of(node: &Node) -> Result<Keys, Unfit> {
     let mut keys = Keys::new();
     if let Some(communities) = node.get("communities") {

@@ -1,7 +1,7 @@
 //! Cilium: CiliumBGPClusterConfig, CiliumBGPPeerConfig, CiliumBGPAdvertisement and
 //! CiliumBGPNodeConfigOverride, and CiliumBGPPeeringPolicy of releases before 1.19.
 //!
-//! Neighbors get what an advertisement of one of their families selects, and nothing else; as in
+//! Neighbors get only the routes that an advertisement of one of their families selects; as in
 //! Cilium, nothing is learned from them. Which Services are advertised is one setting for all
 //! neighbors: advertisements that select others than the first are left out.
 
@@ -162,7 +162,7 @@ fn addresses_with(ports: &[u16]) -> Vec<String> {
     listen
 }
 
-/// As Cilium's speaker: no routes are learned, pods keep their network.
+/// Settings of Cilium's speaker: no routes are learned, and pods keep their network.
 fn finish(adverts: &Adverts, ports: &[u16], cluster: &mut Cluster) {
     let router = &mut cluster.router;
     if !router.bgp.contains_key("as") {

@@ -11,7 +11,7 @@ use super::{
 use crate::convert::kube::unfit::Unfit;
 use crate::convert::kube::{SECRET, cluster::decide};
 
-/// What the neighbors of one virtual router get.
+/// The routes that the neighbors of one virtual router get.
 struct Router {
     own: Option<u32>,
     pod_cidrs: bool,
@@ -99,7 +99,7 @@ fn neighbor(
     Ok((peer, exports))
 }
 
-/// The export policy. Where attributes have no counterpart, the routes that would need them are not
+/// The export policy. If attributes have no counterpart, the routes that need them are not
 /// advertised.
 fn exports(node: &Node, router: &Router, book: &mut Book) -> Vec<Keys> {
     let (mut pod_cidrs, mut services) = (router.pod_cidrs, router.services);

@@ -6,7 +6,7 @@ use super::{Book, Keys, Node, asn, set};
 use crate::convert::kube::unfit::{Lack, NoCounterpart, Unfit, malformed};
 use crate::convert::{kube::SECRET, ledger::Outcome};
 
-/// What one neighbor has.
+/// The settings of one neighbor.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) keys: Keys,
@@ -27,7 +27,7 @@ impl Session {
         let discovery = peer.get("autoDiscovery");
         match (peer.text("peerAddress"), discovery.and_then(|d| d.text("mode"))) {
             (Some(text), _) => {
-                // Releases before 1.16 wrote it as a prefix.
+                // Releases before 1.16 wrote the address as a prefix.
                 let text = text.trim();
                 let bare = text.split_once('/').map_or(text, |(address, _)| address);
                 let address: IpAddr =
@@ -53,7 +53,7 @@ impl Session {
         Ok(())
     }
 
-    /// What its CiliumBGPPeerConfig has; without one the defaults.
+    /// Applies the CiliumBGPPeerConfig, or the defaults without one.
     pub(super) fn configure(&mut self, config: Option<&Node>) -> Result<(), Unfit> {
         let timers = config.and_then(|c| c.get("timers"));
         let transport = config.and_then(|c| c.get("transport"));
@@ -95,7 +95,7 @@ impl Session {
         Ok(())
     }
 
-    /// It is off unless it is enabled.
+    /// Graceful restart, which is off unless enabled.
     pub(super) fn restart(&mut self, restart: Option<&Node>) -> Result<(), Unfit> {
         let enabled = restart.is_some_and(|r| r.flag("enabled"));
         set(&mut self.keys, "graceful-restart", enabled);
@@ -111,7 +111,7 @@ impl Session {
     pub(super) fn hops(&mut self, text: Option<&str>) -> Result<(), Unfit> {
         let Some(text) = text else { return Ok(()) };
         let hops: u8 = text.parse().map_err(|_| malformed("the TTL", "1 to 255"))?;
-        // A neighbor on an interface is on the link itself.
+        // A neighbor on an interface is always directly connected.
         let is_on_link = self.keys.contains_key("interface");
         if hops > 1 && !is_on_link && self.keys.get("remote-as") != Some(&self.own.into()) {
             set(&mut self.keys, "multihop", hops);
@@ -147,7 +147,7 @@ pub(super) fn family(node: &Node) -> Option<&'static str> {
     }
 }
 
-/// What a CiliumBGPPeerConfig has that is not carried over exactly.
+/// Lists the parts of a CiliumBGPPeerConfig that are not carried over exactly.
 pub(super) fn close(spec: &Node, book: &mut Book) {
     if let Some(timers) = spec.get("timers") {
         keepalive(timers, book);

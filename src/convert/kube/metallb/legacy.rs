@@ -4,7 +4,7 @@
 use super::{Advertisement, Book, Cluster, Node, addresses, attributes, own_as, peer};
 use crate::convert::kube::yaml::Value;
 
-/// Keys, and what the objects call them.
+/// Keys, and their names in objects.
 const NAMES: [(&str, &str); 24] = [
     ("aggregation-length", "aggregationLength"),
     ("aggregation-length-v6", "aggregationLengthV6"),
@@ -32,7 +32,7 @@ const NAMES: [(&str, &str); 24] = [
     ("source-address", "sourceAddress"),
 ];
 
-/// Gives the keys of a document the names that objects have.
+/// Renames the keys of a document to those of objects.
 pub(super) fn rename(node: &mut Node) {
     match &mut node.value {
         Value::Map(entries) => {
@@ -42,7 +42,7 @@ pub(super) fn rename(node: &mut Node) {
                 } else if let Some((_, name)) = NAMES.iter().find(|(old, _)| old == key) {
                     *key = (*name).to_owned();
                 }
-                // Labels have names of their own.
+                // Keys of labels are not renamed.
                 if key != "matchLabels" {
                     rename(inner);
                 }

@@ -1,9 +1,9 @@
 //! MetalLB: BGPPeer, BGPAdvertisement, IPAddressPool, Community and BFDProfile, and the ConfigMap
 //! of releases before 0.13.
 //!
-//! routelet takes the place of the speaker alone: MetalLB's controller goes on assigning addresses.
-//! Neighbors get the addresses of the pools that an advertisement names, and nothing else; nothing
-//! is learned from them.
+//! routelet only replaces the speaker: MetalLB's controller continues to assign addresses.
+//! Neighbors get only the addresses of the pools that an advertisement selects; nothing is learned
+//! from them.
 
 mod legacy;
 mod peer;
@@ -27,14 +27,14 @@ use crate::{
     net::Family,
 };
 
-/// Aggregates, by family.
+/// Keys of aggregates, by family.
 const LENGTHS: [(&str, Family); 2] =
     [("aggregationLength", Family::Ipv4Unicast), ("aggregationLengthV6", Family::Ipv6Unicast)];
 
-/// What is advertised to some neighbors.
+/// The routes that some neighbors get.
 #[derive(Clone, Debug, Default)]
 struct Advertisement {
-    /// Empty: all.
+    /// Names of the neighbors; empty for all.
     peers: Vec<String>,
     ranges: Vec<PrefixRange>,
     /// Communities and LOCAL_PREF.
@@ -92,7 +92,7 @@ pub(super) fn convert(inputs: &[Input]) -> Result<(Cluster, Ledger), ConvertErro
     Ok((cluster, book.ledger))
 }
 
-/// As the speaker of MetalLB: no routes in the kernel, no pods' network, addresses of load
+/// Settings of MetalLB's speaker: no routes in the kernel, no pods' network, addresses of load
 /// balancers that have an endpoint.
 fn finish(cluster: &mut Cluster) {
     own_as([], cluster);
@@ -115,7 +115,7 @@ fn finish(cluster: &mut Cluster) {
     );
 }
 
-/// `bgp.as`: the first.
+/// Sets `bgp.as` to the first of the numbers.
 fn own_as<'a>(numbers: impl IntoIterator<Item = &'a str>, cluster: &mut Cluster) {
     let first = numbers.into_iter().find_map(super::values::asn);
     if !cluster.router.bgp.contains_key("as") {
@@ -207,7 +207,7 @@ fn advertisement(
     Ok(found)
 }
 
-/// What advertisements of both kinds have.
+/// The attributes that advertisements of both kinds can have.
 fn attributes(
     node: &Node,
     mut ranges: Vec<PrefixRange>,

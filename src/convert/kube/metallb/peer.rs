@@ -70,7 +70,7 @@ pub(super) fn neighbor(
     Ok(())
 }
 
-/// `None`: a neighbor of an interface.
+/// The address of the neighbor. `None`: it is on an interface.
 fn place(spec: &Node, key: &str, keys: &mut Keys) -> Result<Option<IpAddr>, Unfit> {
     if let Some(text) = spec.text(key).filter(|text| !text.is_empty()) {
         let address: IpAddr =
@@ -103,7 +103,7 @@ fn remote(spec: &Node, keys: &mut Keys, cluster: &Cluster) -> Result<(), Unfit> 
     Ok(())
 }
 
-/// The session has the family of its address alone, unless both are wanted.
+/// The session only has the family of its address, unless both are wanted.
 fn families(spec: &Node, address: Option<IpAddr>, keys: &mut Keys) {
     spec.text("disableMP");
     if !spec.flag("dualStackAddressFamily")
@@ -133,7 +133,8 @@ fn timers(spec: &Node, keys: &mut Keys, book: &mut Book) {
     }
 }
 
-/// A neighbor with a password is never without one: there is no session until the Secret is there.
+/// If a neighbor has a password, there is never a session without it: none is established until the
+/// Secret exists.
 fn password(name: &str, spec: &Node, book: &mut Book) -> Option<(String, String)> {
     if let Some(reference) = spec.get("passwordSecret")
         && let Some(secret) = reference.text("name").filter(|text| !text.is_empty())
@@ -171,7 +172,7 @@ fn bfd(spec: &Node) -> Keys {
     keys
 }
 
-/// What a profile has that is not carried over.
+/// Lists the parts of a profile that are not carried over.
 pub(super) fn close_profile(spec: &Node, book: &mut Book) {
     drop(bfd(spec));
     for key in ["echoMode", "echoInterval"] {
