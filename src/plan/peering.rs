@@ -380,8 +380,8 @@ fn node_draft<'a>(ctx: &Context<'_>, other: &NodeView, addr: IpAddr, source: Pee
     }
 }
 
-/// `[[bgp.neighbor]]` and BGPPeer objects. Neighbors that are found (unnumbered ones, and `address
-/// = "gateway"`) come first, so that those with a configured address replace them.
+/// `[[bgp.neighbor]]` and BGPPeer objects. Neighbors that are found come first (unnumbered ones,
+/// and those with `address = "gateway"`), so that those with a configured address replace them.
 fn configured<'a>(ctx: &Context<'a>) -> Vec<Draft<'a>> {
     let of_file = ctx.config.bgp.neighbors.iter().map(|n| (PeerSource::Configured, n));
     let of_objects = ctx.extra.objects.iter().map(|n| (PeerSource::Object, n));
