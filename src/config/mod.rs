@@ -180,7 +180,7 @@ pub fn log_level(text: &str) -> Result<(), LogLevelError> {
     }
 }
 
-/// The longest times are small, so they are kept as written, in seconds.
+/// A time of the file as a duration: all of them are in seconds and fit into 16 bits.
 pub fn seconds(n: u16) -> Duration {
     Duration::from_secs(n.into())
 }
