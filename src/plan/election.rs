@@ -135,7 +135,8 @@ impl Topology {
         self.dials(own, other, addr) || self.inbound.contains(&addr)
     }
 
-    /// Whether this node connects to the other one. It does not connect to nodes in `inbound`.
+    /// Whether this node connects to the other one. It does not connect to nodes that are only in
+    /// `inbound`.
     pub(super) fn dials(&self, own: &NodeView, other: &NodeView, addr: IpAddr) -> bool {
         let counts = self.trusting || other.routelet == Presence::Signed;
         let between =

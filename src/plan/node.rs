@@ -217,7 +217,8 @@ const MAX_NAMED: usize = 10;
 pub(super) fn former(ctx: &Context<'_>, pods: &[Prefix], problems: &mut Vec<Diagnostic>) -> Vec<Prefix> {
     let bridge = ctx.host.link(&ctx.config.cni.bridge).map(|l| l.index);
     let has_pods = bridge.is_some() && ctx.host.links.values().any(|l| l.master == bridge);
-    // Without a pod CIDR of the Node, nothing is known about its pods.
+    // Without a pod CIDR of the Node, nothing is known about its pods; a removed Node has no pod
+    // CIDR.
     let known = ctx.own_node().is_some_and(|own| !own.pod_cidrs.is_empty());
     if !has_pods || !known {
         return Vec::new();
