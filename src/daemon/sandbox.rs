@@ -54,6 +54,7 @@ pub(super) fn opens_raw_sockets(config: &Config, kubernetes: bool) -> bool {
 
 fn demand(options: &RunOptions, config: &Config, kubernetes: bool) -> Demand {
     let file = options.config.clone().unwrap_or_else(|| config::io::DEFAULT_PATH.into());
+    let file = std::path::absolute(&file).unwrap_or(file);
     let (named, runs_credential_program) =
         options.kubeconfig.as_deref().map(k8s::io::credentials).unwrap_or_default();
     let credentials = options.kubeconfig.iter().cloned().chain(named).flat_map(with_target).collect();

@@ -97,7 +97,7 @@ impl Demand {
         rules.push(Rule::new(&self.state_dir, Access::Write));
         rules.extend(self.socket.parent().map(|folder| Rule::new(folder, Access::Socket)));
         let read = std::iter::once(&self.config).chain(&self.passwords).chain(&self.credentials);
-        rules.extend(read.filter_map(|file| folder_of(file)));
+        rules.extend(read.map(|file| readable(file)));
         if !self.credentials.is_empty() {
             rules.push(Rule::new(KUBELET, Access::Read).or_parent());
         }
@@ -120,11 +120,13 @@ impl Demand {
     }
 }
 
-/// A file that may be replaced is readable through its folder. The root folder is never allowed as
-/// a whole, so a file directly in it gets no rule.
-fn folder_of(file: &Path) -> Option<Rule> {
-    let folder = file.parent().filter(|f| f.components().count() > 1)?;
-    Some(Rule::new(folder, Access::Read).or_parent())
+/// A file is readable through its folder, so that it may be replaced. The root folder is never
+/// allowed as a whole: a file directly in it is readable until it is replaced.
+fn readable(file: &Path) -> Rule {
+    match file.parent().filter(|folder| folder.components().count() > 1) {
+        Some(folder) => Rule::new(folder, Access::Read).or_parent(),
+        None => Rule::new(file, Access::Read),
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +165,9 @@ mod tests {
         assert_eq!(with(&demand(), Access::Socket), ["/run/routelet"]);
         assert!(with(&demand(), Access::Read).contains(&"/srv/keys".to_owned()));
         assert!(!with(&demand(), Access::Execute).contains(&"/".to_owned()));
+        let in_root = Demand { config: "/routelet.toml".into(), ..demand() };
+        let read = with(&in_root, Access::Read);
+        assert!(read.contains(&"/routelet.toml".to_owned()) && !read.contains(&"/".to_owned()), "{read:?}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, process::Command};
 
 use crate::common::{
+    Process,
     daemons::Routelet,
     guard,
     net::{Net, Ns},
@@ -122,6 +123,28 @@ fn a_password_file_that_was_out_of_reach_at_the_start_is_named_with_its_remedy()
     let (_, error) = routelet.try_cli(&["reload"]).unwrap_err();
     assert!(error.contains(&file) && error.contains("restart routelet"), "{error}");
     assert!(routelet.session("10.1.1.1").is_none(), "the old configuration stays in force");
+}
+
+#[test]
+fn a_file_that_is_named_by_a_relative_path_can_be_replaced_and_reloaded() {
+    let mut net = Net::new();
+    let host = net.ns("host");
+    let mut routelet = Routelet::ready(&net, &host, CONFIG, &[]);
+    // Apart from the socket, whose folder is within reach anyway.
+    let folder = routelet.dir.join("configuration");
+    fs::create_dir(&folder).unwrap();
+    let put = |routelet: &Routelet, config: &str| {
+        routelet.configure(config);
+        fs::rename(routelet.dir.join("routelet.toml"), folder.join("routelet.toml")).unwrap();
+    };
+    put(&routelet, CONFIG);
+    let program = routelet.binary.display().to_string();
+    let line = format!("cd {} && exec {program} run --config routelet.toml", folder.display());
+    routelet.process = Process::start(host.command("sh").args(["-c", &line]), &routelet.dir.join("log"));
+    routelet.wait_ready();
+    put(&routelet, &CONFIG.replace("10.20.0.0", "10.21.0.0"));
+    routelet.cli(&["reload"]);
+    assert!(routelet.cli(&["show", "config"]).contains("10.21.0.0/24"));
 }
 
 #[test]
