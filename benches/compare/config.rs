@@ -35,6 +35,8 @@ pub struct Case {
     pub multipath: bool,
     /// Graceful restart.
     pub restarts: bool,
+    /// Neighbors that BFD watches, 50 ms × 3.
+    pub bfd: Vec<u32>,
 }
 
 impl Case {
@@ -134,7 +136,10 @@ fn routelet(case: &Case) -> String {
     );
     for n in &case.neighbors {
         let (address, asn) = (address(*n), asn(*n));
-        let _ = write!(out, "[[bgp.neighbor]]\ngroup = \"n\"\naddress = \"{address}\"\nremote-as = {asn}\n");
+        let bfd =
+            if case.bfd.contains(n) { "bfd = { min-tx = 50, min-rx = 50, multiplier = 3 }\n" } else { "" };
+        let _ =
+            write!(out, "[[bgp.neighbor]]\ngroup = \"n\"\naddress = \"{address}\"\nremote-as = {asn}\n{bfd}");
     }
     out
 }
@@ -155,10 +160,15 @@ fn bird(case: &Case) -> String {
          template bgp n {{ local as {DAEMON_AS}; passive on; direct; {link} graceful restart {restart}; \
          ipv4 {{ import all; export {export}; }}; ipv6 {{ import all; export none; }}; }}\n"
     );
+    if !case.bfd.is_empty() {
+        out +=
+            "protocol bfd { interface \"*\" { interval 50 ms; idle tx interval 50 ms; multiplier 3; }; }\n";
+    }
     for n in &case.neighbors {
+        let bfd = if case.bfd.contains(n) { "bfd on; " } else { "" };
         let _ = writeln!(
             out,
-            "protocol bgp n{n} from n {{ local {}; neighbor {} as {}; }}",
+            "protocol bgp n{n} from n {{ {bfd}local {}; neighbor {} as {}; }}",
             daemon(*n),
             address(*n),
             asn(*n)
@@ -167,9 +177,15 @@ fn bird(case: &Case) -> String {
     out
 }
 
+/// With BFD, the lines for bfdd come first.
 fn frr(case: &Case) -> String {
+    let bfdd = if case.bfd.is_empty() {
+        ""
+    } else {
+        "bfd\n profile fast\n  detect-multiplier 3\n  receive-interval 50\n  transmit-interval 50\n exit\nexit\n"
+    };
     let mut out = format!(
-        "router bgp {DAEMON_AS}\n bgp router-id {DAEMON}\n no bgp ebgp-requires-policy\n \
+        "{bfdd}router bgp {DAEMON_AS}\n bgp router-id {DAEMON}\n no bgp ebgp-requires-policy\n \
          bgp bestpath as-path multipath-relax\n neighbor n peer-group\n neighbor n passive\n"
     );
     if case.restarts {
@@ -178,6 +194,9 @@ fn frr(case: &Case) -> String {
     for n in &case.neighbors {
         let a = address(*n);
         let _ = write!(out, " neighbor {a} remote-as {}\n neighbor {a} peer-group n\n", asn(*n));
+        if case.bfd.contains(n) {
+            let _ = write!(out, " neighbor {a} bfd\n neighbor {a} bfd profile fast\n");
+        }
     }
     let (silent, paths) = (
         if case.transit { "" } else { "  neighbor n route-map none out\n" },

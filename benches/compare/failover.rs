@@ -1,4 +1,4 @@
-//! A link fails under routes that use two.
+//! One of two links fails under routes that use both: it loses carrier, or packets on it vanish and only BFD notices.
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
@@ -13,32 +13,44 @@ use super::{
     config::{Case, Kind},
     daemon::Daemon,
     kernel::{host_of, wait_off, wait_on},
-    messages::{Mode, SECOND, announcements},
+    messages::{Mode, SECOND, address, announcements, daemon},
     neighbor::Neighbor,
     netlink::Netlink,
     report::{many, record},
     testbed::{Testbed, index},
     writer,
 };
-use crate::common::net::Ns;
+use crate::common::{daemons::Bird, net::Ns, wait_for};
+
+/// How the link fails.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The other end is set down.
+    Carrier,
+    /// Packets vanish in both directions while both ends report the link up.
+    Silent,
+}
 
 /// A thousand packets per second go to addresses all over the table.
 const GAP: Duration = Duration::from_millis(1);
 
-/// Routes over two neighbors on separate links, one of which loses carrier. Measures the seconds
-/// until no route uses it, and the packets lost.
-pub fn failover(kind: Kind, routes: u32) {
-    let title = format!("failover of {}", many(routes));
+/// Routes over two neighbors on separate links, one of which fails. Measures the milliseconds until no route uses it,
+/// and the packets lost.
+pub fn failover(kind: Kind, routes: u32, loss: Loss) {
+    let (title, watched) = match loss {
+        Loss::Carrier => (format!("failover of {}", many(routes)), vec![]),
+        Loss::Silent => (format!("silent loss with {}", many(routes)), vec![SECOND]),
+    };
     let mut testbed = Testbed::new(1);
     let second = testbed.second();
     let mut netlink = Netlink::open(&testbed.host);
     let links = ["eth0", "eth1"].map(|link| index(&testbed.host, link));
-    let case = Case { neighbors: vec![1, SECOND], multipath: true, ..Case::default() };
+    let case = Case { neighbors: vec![1, SECOND], multipath: true, bfd: watched, ..Case::default() };
     let mut running = None;
     if kind == Kind::Bare {
         writer::multipath(&testbed.host, routes);
     } else {
-        let daemon = Daemon::start(kind, &testbed.net, &testbed.host, &case);
+        let started = Daemon::start(kind, &testbed.net, &testbed.host, &case);
         let mut both = [(1, &testbed.switch), (SECOND, &second)].map(|(n, ns)| (n, Neighbor::up(ns, n)));
         for (n, neighbor) in &mut both {
             neighbor.send(&announcements(*n, Mode::Table, routes));
@@ -46,9 +58,10 @@ pub fn failover(kind: Kind, routes: u32) {
         for link in links {
             wait_on(&mut netlink, routes, link);
         }
-        daemon.settle();
-        running = Some((daemon, both));
+        started.settle();
+        running = Some((started, both));
     }
+    let _bfd = (loss == Loss::Silent).then(|| watch(&testbed, &second));
 
     testbed.host.ip(&format!("addr add {SOURCE}/32 dev lo"));
     let receivers = [&testbed.switch, &second].map(receiver);
@@ -59,7 +72,10 @@ pub fn failover(kind: Kind, routes: u32) {
         let packets = s.spawn(|| send(&testbed.host, routes, &stop));
         thread::sleep(Duration::from_millis(500));
         let start = Instant::now();
-        knife.down(cut);
+        match loss {
+            Loss::Carrier => knife.down(cut),
+            Loss::Silent => [&testbed.host, &second].into_iter().for_each(swallow),
+        }
         let clean = wait_off(&mut netlink, routes, links[1]) - start;
         thread::sleep(Duration::from_millis(500));
         stop.store(true, Ordering::Relaxed);
@@ -72,6 +88,25 @@ pub fn failover(kind: Kind, routes: u32) {
     record(format!("{title}, until no route uses the link"), "ms", clean.as_secs_f64() * 1e3);
     record(format!("{title}, packets lost"), "", f64::from(sent - received[0] - received[1]));
     drop(running);
+}
+
+/// The neighbor's end of BFD, 50 ms × 3; returns once the session is up.
+fn watch(testbed: &Testbed, second: &Ns) -> Bird {
+    let (local, remote) = (address(SECOND), daemon(SECOND));
+    let config = format!(
+        "router id {local};\nprotocol device {{}}\n\
+         protocol bfd {{ interface \"eth1\" {{ interval 50 ms; idle tx interval 50 ms; multiplier 3; }}; \
+         neighbor {remote} dev \"eth1\" local {local}; }}\n"
+    );
+    let bird = Bird::start(&testbed.net, second, &config);
+    let is_up = || bird.birdc("show bfd sessions").contains(" Up ").then_some(());
+    wait_for("the BFD session is up", 20.0, is_up);
+    bird
+}
+
+/// Whatever arrives on `eth1` vanishes before anybody sees it.
+fn swallow(ns: &Ns) {
+    ns.sh("nft 'add table netdev cut; add chain netdev cut in { type filter hook ingress device eth1 priority 0; policy drop; }'");
 }
 
 /// Receives all packets to the routes' addresses.

@@ -1,6 +1,12 @@
 //! The figures: how often each daemon is measured, its time limit, and the goal for routelet.
 
-use super::{config::Kind, failover, load, mesh, messages::Mode, propagation, restart};
+use super::{
+    config::Kind,
+    failover::{Loss, failover},
+    load, mesh,
+    messages::Mode,
+    propagation, restart,
+};
 
 /// As many rounds as requested.
 const ALL: u32 = u32::MAX;
@@ -51,9 +57,11 @@ pub const FIGURES: &[Figure] = &[
     figure("to10",        |k| propagation::propagation(k, 10, 100_000),   60, [ALL, ALL, 3, 0, 2, ALL]),
     figure("to50",        |k| propagation::propagation(k, 50, 100_000),   60, [ALL, 2, ALL, 0, 1, 2]),
     figure("restart",     |k| restart::restart(k, 100_000),          60, [ALL, ALL, 1, 0, 0, 0]),
-    figure("failover1k",  |k| failover::failover(k, 1_000),               60, [ALL, 2, ALL, 0, 0, 2]),
-    figure("failover",    |k| failover::failover(k, 100_000),             60, [ALL, 2, ALL, 0, 0, 2]),
-    figure("failover1m",  |k| failover::failover(k, 1_000_000),           60, [ALL, 0, 1, 0, 0, 1]),
+    figure("failover1k",  |k| failover(k, 1_000, Loss::Carrier),               60, [ALL, 2, ALL, 0, 0, 2]),
+    figure("failover",    |k| failover(k, 100_000, Loss::Carrier),             60, [ALL, 2, ALL, 0, 0, 2]),
+    figure("failover1m",  |k| failover(k, 1_000_000, Loss::Carrier),           60, [ALL, 0, 1, 0, 0, 1]),
+    figure("silent100",   |k| failover(k, 100, Loss::Silent),        60, [ALL, ALL, ALL, 0, 0, 0]),
+    figure("silent",      |k| failover(k, 100_000, Loss::Silent),    60, [ALL, 2, ALL, 0, 0, 0]),
     figure("idle",        load::idle,                                30, [ALL, ALL, 1, 1, 1, 0]),
     figure("million",     |k| load::load(k, Mode::Table, 1_000_000), 60, [ALL, ALL, 0, 0, 0, ALL]),
     figure("millionpods", |k| load::load(k, Mode::Pods, 1_000_000),  60, [3, 3, 0, 0, 0, 0]),
@@ -91,6 +99,7 @@ pub const GOALS: &[(&str, Goal)] = &[
     ("propagation, 100,000 to 50",   Goal::Times(0.5)),
     ("propagation, 100,000 to 1",    Goal::Times(0.8)),
     ("failover",                     Goal::Times(1.0)),
+    ("silent loss",                  Goal::Times(1.0)),
     ("restart with 100,000, routes", Goal::None),
     ("restart with 100,000, until whole", Goal::Times(1.0)),
     ("mesh of 1,000, complete",      Goal::Times(1.0)),
