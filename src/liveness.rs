@@ -19,7 +19,7 @@ use crate::{
 
 /// A path to monitor, and where to send reports; see `bfd::Watch`.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct WatchRequest {
     pub path: BfdPath,
     pub params: BfdParams,
     pub proceed: bool,
@@ -27,19 +27,19 @@ pub struct Wish {
 }
 
 /// Requests by client; `None`: the client no longer needs its path.
-pub type Wishes = mailbox::Receiver<u64, Option<Wish>>;
+pub type WatchRequests = mailbox::Receiver<u64, Option<WatchRequest>>;
 
 /// Requests paths on behalf of tasks.
 #[derive(Clone, Debug)]
 pub struct Client {
-    wishes: Arc<mailbox::Sender<u64, Option<Wish>>>,
+    requests: Arc<mailbox::Sender<u64, Option<WatchRequest>>>,
     last: Arc<AtomicU64>,
 }
 
 /// A client, and the receiver of its requests.
-pub fn channel() -> (Client, Wishes) {
+pub fn channel() -> (Client, WatchRequests) {
     let (sender, receiver) = mailbox();
-    (Client { wishes: Arc::new(sender), last: Arc::default() }, receiver)
+    (Client { requests: Arc::new(sender), last: Arc::default() }, receiver)
 }
 
 impl Client {
@@ -49,8 +49,8 @@ impl Client {
         let reports = watch::Sender::default();
         let mut receiver = reports.subscribe();
         receiver.mark_unchanged();
-        let wish = Wish { path, params, proceed: false, reports };
-        let subscription = Subscription { wishes: self.wishes.clone(), client, wish, receiver };
+        let request = WatchRequest { path, params, proceed: false, reports };
+        let subscription = Subscription { requests: self.requests.clone(), client, request, receiver };
         subscription.post();
         subscription
     }
@@ -59,17 +59,17 @@ impl Client {
 /// One watched path.
 #[derive(Debug)]
 pub struct Subscription {
-    wishes: Arc<mailbox::Sender<u64, Option<Wish>>>,
+    requests: Arc<mailbox::Sender<u64, Option<WatchRequest>>>,
     client: u64,
-    wish: Wish,
+    request: WatchRequest,
     receiver: watch::Receiver<BfdReport>,
 }
 
 impl Subscription {
     /// Changes the path, or its parameters.
     pub fn change(&mut self, path: BfdPath, params: BfdParams) {
-        if self.wish.path != path || self.wish.params != params {
-            (self.wish.path, self.wish.params) = (path, params);
+        if self.request.path != path || self.request.params != params {
+            (self.request.path, self.request.params) = (path, params);
             self.post();
         }
     }
@@ -77,14 +77,14 @@ impl Subscription {
     /// Sets whether the neighbor counts as reachable although BFD has lost it, because BGP has
     /// established a session without it.
     pub fn proceed(&mut self, proceed: bool) {
-        if self.wish.proceed != proceed {
-            self.wish.proceed = proceed;
+        if self.request.proceed != proceed {
+            self.request.proceed = proceed;
             self.post();
         }
     }
 
     pub fn path(&self) -> BfdPath {
-        self.wish.path
+        self.request.path
     }
 
     /// The last report.
@@ -102,13 +102,13 @@ impl Subscription {
     }
 
     fn post(&self) {
-        self.wishes.post_all([(self.client, Some(self.wish.clone()))]);
+        self.requests.post_all([(self.client, Some(self.request.clone()))]);
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.wishes.post_all([(self.client, None)]);
+        self.requests.post_all([(self.client, None)]);
     }
 }
 
@@ -121,19 +121,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_wish_arrives_and_its_reports_come_back() {
-        let (client, mut wishes) = channel();
+        let (client, mut requests) = channel();
         let path = BfdPath { remote: IpAddr::from([10, 0, 0, 1]), local: None, ifindex: 2 };
         let ms = Duration::from_millis(300);
         let params = BfdParams { min_tx: ms, min_rx: ms, multiplier: 3, passive: false, auth: None };
         let mut subscription = client.watch(path, params);
-        let (id, wish) = wishes.take().await.into_iter().next().unwrap();
-        let wish = wish.unwrap();
-        assert_eq!((wish.path, wish.proceed), (path, false));
+        let (id, request) = requests.take().await.into_iter().next().unwrap();
+        let request = request.unwrap();
+        assert_eq!((request.path, request.proceed), (path, false));
         let report = BfdReport { status: BfdStatus::Up, ..BfdReport::default() };
-        wish.reports.send_replace(report);
+        request.reports.send_replace(report);
         assert_eq!(subscription.next().await, report);
         drop(subscription);
-        let last = wishes.take().await.into_iter().next().unwrap();
+        let last = requests.take().await.into_iter().next().unwrap();
         assert!(last.0 == id && last.1.is_none());
     }
 }

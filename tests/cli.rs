@@ -100,7 +100,7 @@ fn check_finds_all_five_mistakes_at_once() {
     insta::assert_snapshot!(shown, @r###"
     routelet.toml:2:6: bgp.as: must be 1 to 4294967294 without 23456 and 65535, not 65535
     routelet.toml:3:1: bgp.hold_time: unknown key; did you mean `hold-time`?
-    routelet.toml:6:11: bgp.neighbor[0].address: `10.1.1.1/24` is no IP address; write 10.1.1.1, 2001:db8::1, fe80::1%eth0 or "gateway", without a length
+    routelet.toml:6:11: bgp.neighbor[0].address: `10.1.1.1/24` is not an IP address; write 10.1.1.1, 2001:db8::1, fe80::1%eth0 or "gateway", without a length
     routelet.toml:8:13: bgp.neighbor[0].hold-time: must be 0, or 3 to 65535 seconds, not 2
     routelet.toml:11:13: advertise.networks[0]: `10.1.2.3/8` has host bits set; write 10.0.0.0/8
     "###);

@@ -1,4 +1,5 @@
-//! One of two links fails under routes that use both: it loses carrier, or packets on it vanish and only BFD notices.
+//! One of two links fails under routes that use both: it loses carrier, or packets on it vanish and
+//! only BFD notices.
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
@@ -34,8 +35,8 @@ pub enum Loss {
 /// A thousand packets per second go to addresses all over the table.
 const GAP: Duration = Duration::from_millis(1);
 
-/// Routes over two neighbors on separate links, one of which fails. Measures the milliseconds until no route uses it,
-/// and the packets lost.
+/// Routes over two neighbors on separate links, one of which fails. Measures the milliseconds until
+/// no route uses it, and the packets lost.
 pub fn failover(kind: Kind, routes: u32, loss: Loss) {
     let (title, watched) = match loss {
         Loss::Carrier => (format!("failover of {}", many(routes)), vec![]),

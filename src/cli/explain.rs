@@ -8,7 +8,7 @@ use crate::{
     net::Prefix,
 };
 
-/// Follow packets to an address, and name the step that stops them
+/// Follow packets to an address, and show the step that stops them
 ///
 /// Walks one address through this node and back: whether it is its own and to whom it is
 /// advertised; the longest match and each path with the reason why it was selected or not; import
@@ -86,12 +86,12 @@ mod tests {
             ("10.0.0.0/8",        "`routelet show routes 10.0.0.0/8`"),
             ("10.0.0.1/33",       "is a prefix"),
             ("eth0",              "write an IP address"),
-            ("0.0.0.0",           "no address of a host"),
+            ("0.0.0.0",           "not an address of a host"),
             ("0.1.2.3",           "0.0.0.0/8"),
             ("255.255.255.255",   "broadcast"),
             ("224.0.0.5",         "multicast"),
             ("127.0.0.1",         "loopback"),
-            ("::",                "no address of a host"),
+            ("::",                "not an address of a host"),
             ("::1",               "loopback"),
             ("ff02::1",           "multicast"),
             ("fe80::1",           "link-local"),

@@ -27,7 +27,7 @@ use crate::{
 const PLUGIN: &str = "kubectl-routelet";
 
 /// Shows the sessions, problems and routes of all nodes of a cluster, as their routelets report
-/// them every 30 seconds.
+/// them (changes within 30 seconds).
 #[derive(Debug, Parser)]
 #[command(name = PLUGIN, bin_name = "kubectl routelet", version, propagate_version = true, max_term_width = 100)]
 pub(super) struct Kubectl {
@@ -57,11 +57,11 @@ enum View {
         #[command(flatten)]
         common: Common,
     },
-    /// Follow packets between two pods and back, and name the step that stops them
+    /// Follow packets between two pods and back, and show the step that stops them
     ///
     /// From the reports of both nodes: whether each originates and advertises the prefix of its
-    /// pod, and whether the other one has learned it and has it in its kernel. What no report has
-    /// is printed with the command to run on the node. Exits with 0 if nothing stops the packets,
+    /// pod, and whether the other one has learned it and installed it. For everything else the
+    /// command to run on the node is printed. Exits with 0 if nothing stops the packets,
     /// with 1 if a step does, and with 4 if that is unknown.
     Explain(Explain),
 }
@@ -71,7 +71,7 @@ struct Explain {
     /// A pod as POD or NAMESPACE/POD, or an address
     #[arg(value_name = "POD|ADDRESS")]
     from: Wanted,
-    /// The other one
+    /// The other pod or address
     #[arg(value_name = "POD|ADDRESS")]
     to: Wanted,
     /// Namespace of pods without one [default: that of the context]

@@ -6,7 +6,7 @@ use tracing_subscriber::{
     EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
-use crate::{config::LogFormat, daemon::events::Remember};
+use crate::{config::LogFormat, daemon::events::RecordLayer};
 
 /// Changes the log level of a running daemon.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub fn init(level: &str, format: LogFormat) -> LogLevel {
         }
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(stderr).boxed(),
     };
-    let _ = tracing_subscriber::registry().with(filter).with(lines).with(Remember).try_init();
+    let _ = tracing_subscriber::registry().with(filter).with(lines).with(RecordLayer).try_init();
     LogLevel(handle)
 }
 

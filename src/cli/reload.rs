@@ -16,10 +16,10 @@ pub(super) struct Reload {
     /// Only list what would change
     #[arg(long, conflicts_with_all = ["confirm", "force"])]
     dry_run: bool,
-    /// Return to the former configuration after this time unless `reload confirm` comes
+    /// Return to the former configuration after this time unless `reload confirm` is run
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86400))]
     confirm: Option<u32>,
-    /// Even if every session would be reset or every own route withdrawn
+    /// Apply even if every session would be reset or every own route withdrawn
     #[arg(long)]
     force: bool,
     /// JSON instead of text

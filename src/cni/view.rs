@@ -10,11 +10,11 @@ use crate::net::Diagnostic;
 pub struct ConflistStatus {
     /// `null` if routelet does not write one.
     pub path: Option<String>,
-    /// What became of the file for the container runtime.
+    /// State of the file for the container runtime.
     pub state: ConflistState,
     /// What prevents writing it, or another problem, with its remedy.
     pub problem: Option<String>,
-    /// The same, unless it only waits.
+    /// The same, unless the file only waits to be written.
     #[serde(default)]
     pub diagnostic: Option<Diagnostic>,
     /// Files of other network agents in the folder, in the order in which runtimes read them.

@@ -159,7 +159,7 @@ const LOG_LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"]
 
 /// The part of a text that is no log level.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{part}` is no log level; write one of {}", LOG_LEVELS.join(", "))]
+#[error("`{part}` is not a log level; write one of {}", LOG_LEVELS.join(", "))]
 pub struct LogLevelError {
     part: String,
 }

@@ -44,7 +44,7 @@ pub(super) fn neighbors(section: &Section<'_>, bgp: &mut Bgp, policies: &Policie
         check_combinations(&section, bgp.asn, at.as_ref(), &keys.clone().or(below));
         if let (Some(at), Some(place)) = (at, place) {
             if let Some((_, line)) = lines.iter().find(|(seen, _)| *seen == at) {
-                place.error(format!("this neighbor stands in line {line} already; keep one of them"));
+                place.error(format!("this neighbor is already defined in line {line}; remove one"));
             }
             lines.push((at.clone(), place.line()));
             bgp.neighbors.push(Neighbor { at, group, limit, keys });
@@ -110,7 +110,7 @@ fn check_combinations(section: &Section<'_>, own: AsSetting, at: Option<&Neighbo
         error(
             section,
             "remote-as",
-            "nobody shares the number of bgp.as = \"auto\"; write \"external\" or a number",
+            "no neighbor can have the AS number of bgp.as = \"auto\"; write \"external\" or a number",
         );
     }
     match internal(own, remote_as) {
@@ -206,7 +206,7 @@ pub(super) fn ranges(section: &Section<'_>, bgp: &mut Bgp) {
             if bgp.ranges.iter().any(|r| r.prefix == prefix)
                 && let Some(place) = place
             {
-                place.error("this range stands here twice; remove one");
+                place.error("this range is listed twice; remove one");
             }
             bgp.ranges.push(ListenRange { prefix, remote_as, group, limit: written.limit });
         }

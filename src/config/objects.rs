@@ -128,7 +128,7 @@ mod tests {
         #[rustfmt::skip]
         let cases = [
             (json!({ "address": "10.1.1.1", "remoteAs": 65000, "holdTime": 2 }), "spec.holdTime: must be 0, or 3"),
-            (json!({ "address": "10.1.1", "remoteAs": 65000 }),                  "spec.address: `10.1.1` is no IP address"),
+            (json!({ "address": "10.1.1", "remoteAs": 65000 }),                  "spec.address: `10.1.1` is not an IP address"),
             (json!({ "address": "10.1.1.1" }),                                   "spec.remoteAs: required"),
             (json!({ "address": "10.1.1.1", "remoteAs": 1, "group": "no" }),     "spec.group: no such group"),
             (json!({ "address": "10.1.1.1", "remoteAs": 1, "import": ["no"] }),  "no policy `no`"),

@@ -300,7 +300,7 @@ impl<'a> Item<'a> {
         let mut seen: Vec<T> = Vec::new();
         for (item, value) in self.list(|item| Some((item.clone(), read(item)?)))? {
             if seen.contains(&value) {
-                item.error("stands here twice; remove one");
+                item.error("is listed twice; remove one");
             } else {
                 seen.push(value);
             }

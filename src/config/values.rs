@@ -90,7 +90,7 @@ pub(super) struct HostBits {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AddressError {
     #[error(
-        "`{text}` is no IP address; write 10.1.1.1, 2001:db8::1, fe80::1%eth0 or \"gateway\"{}",
+        "`{text}` is not an IP address; write 10.1.1.1, 2001:db8::1, fe80::1%eth0 or \"gateway\"{}",
         hint(.text)
     )]
     Syntax { text: String },
@@ -108,7 +108,7 @@ pub(super) enum AddressError {
 
 /// A name that the kernel does not accept for an interface.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{name}` is no interface name: 1 to {} letters without blanks, `/` and `:`", IFNAME)]
+#[error("`{name}` is not an interface name: 1 to {} letters without blanks, `/` and `:`", IFNAME)]
 pub(super) struct InterfaceNameError {
     name: String,
 }
@@ -129,7 +129,7 @@ pub(super) fn address(item: &Item<'_>) -> Option<IpAddr> {
         Ok(addr) => talkable(addr).map_err(|what| item.error(what)).ok().map(|()| addr),
         Err(_) => {
             item.error(format!(
-                "`{text}` is no IP address; write one as 10.1.1.1 or 2001:db8::1{}",
+                "`{text}` is not an IP address; write one as 10.1.1.1 or 2001:db8::1{}",
                 hint(text)
             ));
             None
@@ -186,7 +186,7 @@ pub(super) fn listen(item: &Item<'_>) -> Option<SocketAddr> {
     let text = item.text()?;
     let socket = text.parse::<SocketAddr>().ok().filter(|s| s.port() != 0);
     if socket.is_none() {
-        item.error(format!("`{text}` is no address with a port; write 127.0.0.1:9179 or [::]:179"));
+        item.error(format!("`{text}` is not an address with a port; write 127.0.0.1:9179 or [::]:179"));
     }
     socket
 }
@@ -207,7 +207,7 @@ pub(super) fn interface_name_is_good(name: &str) -> Result<(), InterfaceNameErro
 pub(super) fn interface_glob(item: &Item<'_>) -> Option<String> {
     let name = item.text()?;
     if name.is_empty() || odd_in_interface(name) {
-        item.error(format!("`{name}` is no interface name and no pattern, as docker0 or br-*"));
+        item.error(format!("`{name}` is neither an interface name nor a pattern such as docker0 or br-*"));
         return None;
     }
     Some(name.to_owned())

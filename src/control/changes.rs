@@ -18,13 +18,13 @@ pub struct Changes {
     pub restart: Vec<String>,
     /// Why the reload needs `--force`.
     pub force: Option<String>,
-    /// What the new configuration lacks before sessions and routes can follow it.
+    /// Why there is no plan for the new configuration yet.
     pub missing: Option<String>,
     /// When the former configuration returns unless confirmed; RFC 3339, UTC.
     pub returns_at: Option<String>,
 }
 
-/// Neighbors by what happens to them. Those that are not listed notice nothing.
+/// Neighbors by what happens to them. Neighbors that are not listed are not affected.
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct SessionChanges {
     /// Established sessions that end and begin again.
@@ -49,7 +49,7 @@ pub struct SessionReset {
 /// Own routes by what happens to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct RouteChanges {
-    /// Prefixes that are advertised in addition.
+    /// Prefixes that are newly advertised.
     pub added: Prefixes,
     /// Prefixes that are withdrawn.
     pub withdrawn: Prefixes,

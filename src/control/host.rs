@@ -10,11 +10,11 @@ pub struct HostStatus {
     pub configuration: String,
     /// Its interfaces, without the loopback.
     pub interfaces: Vec<InterfaceStatus>,
-    /// What the operator should know, each with its remedy.
+    /// Problems for the operator, each with its remedy.
     pub problems: Vec<String>,
 }
 
-/// One interface, but the loopback.
+/// One interface, except for the loopback.
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct InterfaceStatus {
     /// Name in the kernel.

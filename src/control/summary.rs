@@ -29,7 +29,7 @@ pub struct Summary {
     pub modes: Vec<String>,
     /// Whether `/readyz` reports success.
     pub ready: bool,
-    /// What is missing for that.
+    /// Why it is not ready.
     #[serde(default)]
     pub not_ready: Option<String>,
     /// Numbers of neighbors.
@@ -42,10 +42,10 @@ pub struct Summary {
     /// Refused paths by reason.
     #[serde(default)]
     pub refused: BTreeMap<String, u64>,
-    /// The first own prefixes, those that are advertised to nobody first.
+    /// The first own prefixes, those that are advertised to no neighbor first.
     #[serde(default)]
     pub own: Vec<OwnPrefix>,
-    /// How many there are.
+    /// Number of own prefixes.
     #[serde(default)]
     pub own_prefixes: u64,
     /// The last error of a session; `null` if there was none.
@@ -76,7 +76,7 @@ pub struct OwnPrefix {
     pub neighbors: u64,
     /// Neighbors that have it.
     pub advertised_to: Vec<String>,
-    /// Why to nobody.
+    /// Why it is advertised to no neighbor.
     pub reason: Option<String>,
 }
 

@@ -311,7 +311,7 @@ impl KubeRouter {
         for (n, (peer, asn)) in peers.iter().zip(&asns).enumerate() {
             let address = peer.parse::<std::net::IpAddr>();
             let (Ok(address), Ok(asn)) = (address, as_number(Some(asn))) else {
-                self.ledger.not_carried(at, format!("`{peer}` with AS `{asn}` is no neighbor: left out"));
+                self.ledger.not_carried(at, format!("`{peer}` with AS `{asn}` is not a neighbor: left out"));
                 continue;
             };
             let mut keys = Keys::new();

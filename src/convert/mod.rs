@@ -90,7 +90,7 @@ pub enum ConvertError {
     SeveralFormats(String),
     #[error("{0}")]
     NothingToConvert(String),
-    #[error("the result would not be valid: {0}; mend the input, or report this with the input")]
+    #[error("the result would not be valid: {0}; correct the input, or report this with the input")]
     Invalid(String),
 }
 

@@ -170,7 +170,7 @@ fn lines_end_with_their_outcome() {
         ("neighbor 10.0.0.2 update-source lo",       Outcome::NotCarried, "local-address"),
         ("neighbor 10.0.0.2 frobnicate",             Outcome::NotCarried, "not known"),
         ("network 10.9.0.0/16",                      Outcome::Differs,    "import-check"),
-        ("network 0.0.0.0/0",                        Outcome::NotCarried, "no prefix that a host originates"),
+        ("network 0.0.0.0/0",                        Outcome::NotCarried, "not a prefix that a host originates"),
         ("redistribute ospf",                        Outcome::NotCarried, "not redistributed"),
         ("aggregate-address 10.0.0.0/8 summary-only", Outcome::NotCarried, "does not aggregate"),
         ("bgp log-neighbor-changes",                 Outcome::NotNeeded,  "logged"),

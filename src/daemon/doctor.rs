@@ -128,7 +128,7 @@ fn state_dir(dir: &Path) -> Option<Diagnostic> {
     Some(Diagnostic::new(
         Reason::StateNotWritable,
         Subject::file(dir.display()),
-        format!("{} cannot be written: {error}; a restart would know nothing", dir.display()),
+        format!("{} cannot be written: {error}; no state would survive a restart", dir.display()),
         "run as root, or make state-dir writable",
     ))
 }

@@ -72,7 +72,7 @@ pub(super) fn restore(state_dir: &Path) {
     let Some(lines) = state::io::read(&path) else { return };
     let broken = ring().restore(&lines);
     if broken > 0 || lines.is_empty() {
-        tracing::warn!(path = %path.display(), broken, "file of events is damaged, going on with the rest of it");
+        tracing::warn!(path = %path.display(), broken, "event file damaged, ignoring its broken lines");
     }
 }
 
@@ -95,12 +95,12 @@ pub(super) fn save(state_dir: &Path) {
 
 /// A layer of `tracing-subscriber` that records events of level info and above.
 #[derive(Debug)]
-pub struct Remember;
+pub struct RecordLayer;
 
 /// The neighbor of a span, for the events inside it.
 struct Subject(String);
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Remember {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RecordLayer {
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         let mut fields = Fields::default();
         attrs.record(&mut fields);
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_log_event_has_the_neighbor_of_its_span() {
-        let log = tracing_subscriber::registry().with(Remember);
+        let log = tracing_subscriber::registry().with(RecordLayer);
         tracing::subscriber::with_default(log, || {
             let _span =
                 tracing::info_span!(target: "routelet::bgp::io", "session", peer = %"192.0.2.77").entered();

@@ -185,7 +185,7 @@ impl Keeper {
                 tracing::info!(%key, found = %old, set = %new, "ignoring router advertisements on the pods' bridge");
             }
             (false, Why::Balance) => {
-                tracing::info!(%key, found = %old, set = %new, "several uplinks: packets are balanced by addresses and ports");
+                tracing::info!(%key, found = %old, set = %new, "multipath hash uses addresses and ports");
             }
             (false, Why::GiveBack(_)) => {
                 tracing::info!(%key, set = %new, "forwarding disabled again where another program had disabled it");

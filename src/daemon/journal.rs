@@ -137,7 +137,7 @@ fn log_links(before: &Host, now: &Host) -> bool {
             LinkChange::Up => tracing::info!(target: "routelet::link", %interface, "link up"),
             LinkChange::Down => tracing::info!(target: "routelet::link", %interface, "link down"),
             LinkChange::Flapped => {
-                tracing::info!(target: "routelet::link", %interface, "link was down for a moment");
+                tracing::info!(target: "routelet::link", %interface, "link flapped");
             }
             LinkChange::Removed => tracing::info!(target: "routelet::link", %interface, "link removed"),
         }

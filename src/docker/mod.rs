@@ -29,10 +29,10 @@ pub enum NetworkSelector {
 /// Why a text selects no network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkSelectorError {
-    #[error("`{0}` is no label; write \"label:KEY=VALUE\" or \"label:KEY\"")]
+    #[error("`{0}` is not a label; write \"label:KEY=VALUE\" or \"label:KEY\"")]
     Label(String),
     #[error(
-        "`{0}` is no name of a Docker network: letters, digits, `_`, `.` and `-`, or \"label:KEY=VALUE\""
+        "`{0}` is not a name of a Docker network: letters, digits, `_`, `.` and `-`, or \"label:KEY=VALUE\""
     )]
     Name(String),
 }

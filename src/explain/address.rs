@@ -7,10 +7,10 @@ use super::{Facts, Place, StepName, Walk};
 /// Why packets to an address cannot be followed, with the remedy; `None` if they can.
 pub fn refusal(address: IpAddr) -> Option<String> {
     let why = match address {
-        IpAddr::V4(a) if a.is_unspecified() => "is no address of a host",
+        IpAddr::V4(a) if a.is_unspecified() => "is not an address of a host",
         IpAddr::V4(a) if a.octets()[0] == 0 => "is in 0.0.0.0/8, to which no packet is sent",
         IpAddr::V4(a) if a.is_broadcast() => "is the broadcast address, which is never routed",
-        IpAddr::V6(a) if a.is_unspecified() => "is no address of a host",
+        IpAddr::V6(a) if a.is_unspecified() => "is not an address of a host",
         IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => {
             return Some(format!(
                 "{a} is an IPv4 address in IPv6 notation; write {}",

@@ -150,7 +150,7 @@ impl StepName {
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     Ok,
-    /// Nothing wrong, but to be known.
+    /// Not a fault, but worth knowing.
     Note,
     /// Some packets are lost, or may be.
     Warning,

@@ -49,14 +49,14 @@ pub struct Cluster {
     /// An incomplete list.
     listing: Option<BTreeMap<String, NodeView>>,
     leaving: BTreeMap<String, Leaving>,
-    lent: BTreeMap<String, Lent>,
+    retained: BTreeMap<String, Retained>,
     /// Whether the Nodes come from the state folder.
     remembered: bool,
 }
 
 /// A Node that no longer reports all of its addresses.
 #[derive(Clone, Debug)]
-struct Lent {
+struct Retained {
     /// When the missing addresses are removed; `None`: only once the Node reports others.
     until: Option<Instant>,
     /// The Node as reported.
@@ -81,7 +81,7 @@ impl Cluster {
             nodes: known,
             listing: None,
             leaving: BTreeMap::new(),
-            lent: BTreeMap::new(),
+            retained: BTreeMap::new(),
         }
     }
 
@@ -139,7 +139,7 @@ impl Cluster {
         if self.scope == Scope::Own {
             self.nodes.others.clear();
             self.leaving.retain(|name, _| *name == self.own_name);
-            self.lent.retain(|name, _| *name == self.own_name);
+            self.retained.retain(|name, _| *name == self.own_name);
         }
         let known = self.nodes.all().map(|n| n.name.clone());
         let gone: Vec<_> = known.filter(|name| !listing.contains_key(name)).collect();
@@ -170,16 +170,17 @@ impl Cluster {
 
     /// When [`Cluster::expire`] must be called next.
     pub fn next_expiry(&self) -> Option<Instant> {
-        let lent = self.lent.values().filter_map(|l| l.until);
-        self.leaving.values().map(|l| l.until).chain(lent).min()
+        let retained = self.retained.values().filter_map(|l| l.until);
+        self.leaving.values().map(|l| l.until).chain(retained).min()
     }
 
     /// Ends the grace periods of deleted Nodes, and of missing addresses.
     pub fn expire(&mut self, now: Instant) {
-        let over = |l: &Lent| l.until.is_some_and(|until| until <= now);
-        let due: Vec<_> = self.lent.iter().filter(|(_, l)| over(l)).map(|(name, _)| name.clone()).collect();
+        let over = |l: &Retained| l.until.is_some_and(|until| until <= now);
+        let due: Vec<_> =
+            self.retained.iter().filter(|(_, l)| over(l)).map(|(name, _)| name.clone()).collect();
         for name in due {
-            let as_is = self.lent.remove(&name).map(|l| l.as_is);
+            let as_is = self.retained.remove(&name).map(|l| l.as_is);
             self.set(&name, as_is);
         }
         let due: Vec<_> =
@@ -234,9 +235,9 @@ impl Cluster {
         let lacking = |family: &Family| view.address(*family).is_none();
         let lacks: Vec<_> = Family::ALL.into_iter().filter(lacking).collect();
         let known = old.into_iter().flat_map(|old| &old.addresses);
-        let lent: Vec<_> = known.copied().filter(|a| lacks.contains(&Family::of(*a))).collect();
-        if lent.is_empty() {
-            self.lent.remove(&view.name);
+        let retained: Vec<_> = known.copied().filter(|a| lacks.contains(&Family::of(*a))).collect();
+        if retained.is_empty() {
+            self.retained.remove(&view.name);
             if view.addresses.is_empty() && !view.external.is_empty() && view.name != self.own_name {
                 view.addresses.clone_from(&view.external);
                 view.by_external = true;
@@ -244,24 +245,24 @@ impl Cluster {
             return view;
         }
         let as_is = view.clone();
-        let before = self.lent.get(&view.name).and_then(|l| l.until);
+        let before = self.retained.get(&view.name).and_then(|l| l.until);
         let until = (!view.addresses.is_empty()).then(|| before.unwrap_or(now + GRACE));
-        self.lent.insert(view.name.clone(), Lent { until, as_is });
+        self.retained.insert(view.name.clone(), Retained { until, as_is });
         // Keeps the Node's order of families.
-        let at = if lent.first().map(|a| Family::of(*a)) == first { 0 } else { view.addresses.len() };
-        view.addresses.splice(at..at, lent.iter().copied());
-        view.lent = lent;
+        let at = if retained.first().map(|a| Family::of(*a)) == first { 0 } else { view.addresses.len() };
+        view.addresses.splice(at..at, retained.iter().copied());
+        view.retained = retained;
         view
     }
 
     fn leave(&mut self, now: Instant, name: String) {
         let grace = if name == self.own_name { GRACE } else { OTHERS_GRACE };
         let until = self.leaving.get(&name).map_or(now + grace, |l| l.until);
-        self.lent.remove(&name);
+        self.retained.remove(&name);
         self.leaving.insert(name.clone(), Leaving { until, recreated: None });
         if let Some(mut view) = self.place(&name).cloned() {
             view.deleted = true;
-            view.lent.clear();
+            view.retained.clear();
             view.problems = vec![Diagnostic::new(
                 Reason::NodeDeleted,
                 Subject::host(),
@@ -471,7 +472,7 @@ mod tests {
         c.delete(t, &node("n1", "old", ""));
         assert_eq!(own_cidr(&c).as_deref(), Some("10.244.1.0/24"));
         c.apply(t, &node("n1", "new", ""), false);
-        assert_eq!(own_cidr(&c).as_deref(), Some("10.244.1.0/24"), "bare, and lent what it lacks");
+        assert_eq!(own_cidr(&c).as_deref(), Some("10.244.1.0/24"), "bare, and retained what it lacks");
         c.apply(t, &node("n1", "new", "10.244.1.0/24"), false);
         let own = c.nodes().own.clone().unwrap();
         assert_eq!(
@@ -550,7 +551,7 @@ mod tests {
             for lack in [&["Hostname=n2"][..], &["Hostname=n2", "ExternalIP=192.0.2.2"]] {
                 c.apply(t, &with(lack), false);
                 assert_eq!((of_n2(&c), c.next_expiry()), (vec!["10.0.0.2".into(), "fd00::2".into()], None));
-                assert_eq!(c.nodes().all().next().unwrap().lent.len(), 2, "it is named");
+                assert_eq!(c.nodes().all().next().unwrap().retained.len(), 2, "it is named");
             }
             c.expire(t + GRACE * 99);
             listed(&mut c, t + GRACE * 99, Scope::All, &[with(&["Hostname=n2"])]);
@@ -560,7 +561,7 @@ mod tests {
             let text = serde_json::to_string(c.nodes()).unwrap();
             let mut c = Cluster::new(own.into(), serde_json::from_str(&text).unwrap());
             listed(&mut c, t, Scope::All, &[with(&["Hostname=n2"])]);
-            assert_eq!((of_n2(&c).len(), c.nodes().all().next().unwrap().lent.len()), (2, 2));
+            assert_eq!((of_n2(&c).len(), c.nodes().all().next().unwrap().retained.len()), (2, 2));
 
             c.apply(t, &with(&["InternalIP=10.0.0.9"]), false);
             c.expire(t + GRACE);
@@ -590,7 +591,7 @@ mod tests {
         c.apply(t + GRACE, &with(&BOTH[..1]), false);
         c.expire(t + GRACE * 2);
         assert_eq!((of_n2(&c), c.next_expiry()), (vec!["10.0.0.2".into()], None));
-        assert!(c.nodes().others["n2"].lent.is_empty());
+        assert!(c.nodes().others["n2"].retained.is_empty());
     }
 
     #[test]
@@ -599,7 +600,7 @@ mod tests {
         listed(&mut c, t, Scope::All, &[with(&["ExternalIP=192.0.2.2"])]);
         assert_eq!((of_n2(&c), c.nodes().others["n2"].by_external), (vec!["192.0.2.2".into()], true));
         c.apply(t, &with(&[]), false);
-        assert_eq!(of_n2(&c).len(), 0, "nothing that stood in is lent");
+        assert_eq!(of_n2(&c).len(), 0, "nothing that stood in is retained");
         c.apply(t, &with(&["ExternalIP=192.0.2.2", BOTH[0]]), false);
         assert_eq!((of_n2(&c), c.nodes().others["n2"].by_external), (vec!["10.0.0.2".into()], false));
 
@@ -619,7 +620,11 @@ mod tests {
         };
         let mut c = Cluster::new("n1".into(), known(["x", "y"]));
         listed(&mut c, t, Scope::All, &[node("n1", "a", ""), node("n9", "b", "10.244.9.0/24")]);
-        assert_eq!((names(&c), own_cidr(&c)), (vec!["n1", "n9"], None), "nothing is lent by another cluster");
+        assert_eq!(
+            (names(&c), own_cidr(&c)),
+            (vec!["n1", "n9"], None),
+            "nothing is retained by another cluster"
+        );
 
         let mut c = Cluster::new("n1".into(), known(["x", "b"]));
         listed(&mut c, t, Scope::All, &[node("n1", "a", ""), node("n2", "b", "10.1.2.0/24")]);

@@ -79,7 +79,7 @@ pub struct BGPPolicySpec {
     pub statements: Vec<Value>,
 }
 
-/// What the sessions and routes of one node are like: written by routelet, one object per Node with
+/// State of the sessions and routes of one node: written by routelet, one object per Node with
 /// the Node's name.
 #[derive(CustomResource, Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -88,7 +88,7 @@ pub struct BGPPolicySpec {
     kind = "BGPNodeStatus",
     plural = "bgpnodestatuses",
     status = "NodeReport",
-    doc = "What the sessions and routes of one node are like, written by routelet there.",
+    doc = "State of the sessions and routes of one node, written by routelet there.",
     printcolumn(name = "AS", type_ = "integer", json_path = ".status.asn"),
     printcolumn(name = "Router-ID", type_ = "string", json_path = ".status.routerId"),
     printcolumn(name = "Up", type_ = "integer", json_path = ".status.sessionsUp"),
@@ -116,12 +116,12 @@ pub struct NodeReport {
     pub sessions: Vec<SessionReport>,
     /// Own prefixes, then received ones, up to a limit.
     pub routes: Vec<RouteReport>,
-    /// The first own prefixes, those that are advertised to nobody first. Large tables
-    /// have them, too.
+    /// The first own prefixes, those that are advertised to no neighbor first. Present for large
+    /// tables, too.
     pub own: Vec<OwnReport>,
-    /// Whether there are more routes than are named here.
+    /// Whether there are more routes than are listed here.
     pub truncated: bool,
-    /// What needs the operator, each with its remedy.
+    /// Problems for the operator, each with its remedy.
     pub problems: Vec<String>,
 }
 

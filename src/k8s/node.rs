@@ -59,7 +59,7 @@ pub struct NodeView {
     pub added: Vec<IpAddr>,
     /// Addresses that the Node no longer reports, and that stay in force.
     #[serde(skip)]
-    pub lent: Vec<IpAddr>,
+    pub retained: Vec<IpAddr>,
     /// Whether routelet runs there.
     #[serde(default)]
     pub routelet: Presence,
@@ -329,7 +329,7 @@ impl Nodes {
             None => {
                 let names: Vec<_> = self.others.keys().take(5).map(String::as_str).collect();
                 format!(
-                    "no Node is named {name} (there are, among others, {}): check --node-name, or $NODE_NAME",
+                    "no Node is named {name} (existing Nodes include {}): check --node-name, or $NODE_NAME",
                     names.join(", ")
                 )
             }

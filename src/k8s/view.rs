@@ -38,15 +38,15 @@ pub struct NodeStatus {
     pub api: ApiStatus,
     /// Nodes that are reached over the default route only, so that their paths are not used.
     pub unresolved_nodes: usize,
-    /// How to resolve that.
+    /// The remedy for that.
     pub remedy: Option<String>,
-    /// Addresses of Services: which are advertised, and why the others are not.
+    /// Addresses of Services: whether each is advertised, and why.
     #[serde(default)]
     pub services: Vec<Eligibility>,
-    /// What the Node lacks.
+    /// What the Node still lacks, with the remedy.
     #[serde(default)]
     pub waiting: Option<Diagnostic>,
-    /// What the operator should know, each with its remedy.
+    /// Problems for the operator, each with its remedy.
     pub problems: Vec<String>,
 }
 

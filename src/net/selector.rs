@@ -24,13 +24,13 @@ enum Term {
 pub enum SelectorError {
     #[error("`{0}`: the bracket is not closed")]
     OpenBracket(String),
-    #[error("`{0}` is no term of a selector; write it as `key in (a,b)` or `key notin (a,b)`")]
+    #[error("`{0}` is not a term of a selector; write it as `key in (a,b)` or `key notin (a,b)`")]
     Term(String),
     #[error(
-        "`{0}` is no label; write terms as `key=value`, `key!=value`, `key`, `!key` or `key in (a,b)`, with commas between"
+        "`{0}` is not a label; write terms as `key=value`, `key!=value`, `key`, `!key` or `key in (a,b)`, with commas between"
     )]
     Key(String),
-    #[error("`{0}` is no value of a label (letters, digits, `-`, `_`, `.`)")]
+    #[error("`{0}` is not a value of a label (letters, digits, `-`, `_`, `.`)")]
     Value(String),
 }
 
@@ -178,12 +178,12 @@ mod tests {
     #[test]
     fn invalid_selectors_are_errors() {
         for (text, want) in [
-            ("team=w eb", "no value"),
-            ("=web", "no label"),
-            ("a b", "no label"),
+            ("team=w eb", "not a value"),
+            ("=web", "not a label"),
+            ("a b", "not a label"),
             ("tier in (a", "not closed"),
             ("tier among (a)", "key in (a,b)"),
-            ("team in", "no label"),
+            ("team in", "not a label"),
         ] {
             let error = text.parse::<Selector>().unwrap_err().to_string();
             assert!(error.contains(want), "{text}: {error}");

@@ -49,7 +49,7 @@ pub(super) fn check(
 ) {
     let (Some(nodes), Some(own)) = (ctx.nodes, ctx.own_node()) else { return };
     check_own(own, &addresses_of(ctx.host), problems);
-    lent(nodes, own, problems);
+    retained(nodes, own, problems);
     for (addr, claimants) in &claims.of_ours {
         problems.push(ours(*addr, claimants, own.addresses.contains(addr)));
     }
@@ -98,29 +98,29 @@ fn check_own(own: &NodeView, here: &BTreeSet<IpAddr>, problems: &mut Vec<Diagnos
 }
 
 /// Reports Nodes whose missing addresses stay in force.
-fn lent(nodes: &Nodes, own: &NodeView, problems: &mut Vec<Diagnostic>) {
+fn retained(nodes: &Nodes, own: &NodeView, problems: &mut Vec<Diagnostic>) {
     const REMEDY: &str = "see the kubelet and the cloud controller";
-    let list = |lent: &[IpAddr]| named(lent.iter().map(ToString::to_string));
-    if !own.lent.is_empty() {
-        let lent = list(&own.lent);
+    let list = |retained: &[IpAddr]| named(retained.iter().map(ToString::to_string));
+    if !own.retained.is_empty() {
+        let retained = list(&own.retained);
         problems.push(Diagnostic::new(
             Reason::InternalIPNotReported,
             Subject::host(),
             format!(
-                "the Node does not report its InternalIP {lent} any more: what was last known stays in force"
+                "the Node no longer reports its InternalIP {retained}: the last known address stays in force"
             ),
             REMEDY,
         ));
     }
-    let others: Vec<_> = nodes.others().filter(|o| !o.lent.is_empty() && takes_part(o)).collect();
+    let others: Vec<_> = nodes.others().filter(|o| !o.retained.is_empty() && takes_part(o)).collect();
     if let Some(first) = others.first() {
         let names = named(others.iter().map(|o| o.name.as_str()));
-        let lent = if others.len() == 1 { format!(" {}", list(&first.lent)) } else { String::new() };
+        let retained = if others.len() == 1 { format!(" {}", list(&first.retained)) } else { String::new() };
         problems.push(Diagnostic::new(
             Reason::InternalIPNotReported,
             Subject::address("of other nodes"),
             format!(
-                "no InternalIP{lent} is reported any more for node {names}: what was last known stays in force"
+                "no InternalIP{retained} is reported for node {names} any longer: the last known address stays in force"
             ),
             REMEDY,
         ));
@@ -335,16 +335,16 @@ mod tests {
 
     #[test]
     fn kubernetes_68270_addresses_that_stay_in_force_are_named() {
-        let lent = |mut n: NodeView| {
-            n.lent.clone_from(&n.addresses);
+        let retained = |mut n: NodeView| {
+            n.retained.clone_from(&n.addresses);
             n
         };
         let (n1, n2, n3) =
             (node("n1", &["10.0.0.1"], &[]), node("n2", &["10.0.0.2"], &[]), node("n3", &["10.0.0.3"], &[]));
         let addresses = ["10.0.0.1/24"];
-        let own = case([lent(n1.clone()), n2.clone()], &addresses);
-        one(&own, &["the Node does not report its InternalIP 10.0.0.1 any more"]);
-        one(&case([n1.clone(), lent(n2.clone())], &addresses), &["10.0.0.2", "for node n2"]);
-        one(&case([n1, lent(n2), lent(n3)], &addresses), &["for node n2, n3"]);
+        let own = case([retained(n1.clone()), n2.clone()], &addresses);
+        one(&own, &["the Node no longer reports its InternalIP 10.0.0.1"]);
+        one(&case([n1.clone(), retained(n2.clone())], &addresses), &["10.0.0.2", "for node n2"]);
+        one(&case([n1, retained(n2), retained(n3)], &addresses), &["for node n2, n3"]);
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn subnets(advertise: &Advertise, host: &Host) -> Vec<Prefix> {
 
 /// The subnets of an interface, whatever its state.
 pub(super) fn of_link(link: &Link) -> impl Iterator<Item = Prefix> + '_ {
-    link.addresses.iter().filter(|a| is_worth_telling(link, a)).filter_map(subnet)
+    link.addresses.iter().filter(|a| is_advertisable(link, a)).filter_map(subnet)
 }
 
 /// Names that match no interface of this host. Patterns are left out: they may match an interface
@@ -52,7 +52,7 @@ pub(super) fn without_carrier(advertise: &Advertise, host: &Host) -> Vec<Diagnos
         let (why, remedy) = match (link.up, link.kind.as_str()) {
             (false, _) => ("it is down", format!("run `ip link set {name} up`")),
             (true, "bridge") => ("no container is attached to this bridge", "start a container there".into()),
-            (true, _) => ("it has no carrier", "see its cable, or its other end".into()),
+            (true, _) => ("it has no carrier", "check its cable, and its other end".into()),
         };
         Diagnostic::new(
             Reason::InterfaceWithoutCarrier,
@@ -81,7 +81,7 @@ pub(super) fn larger_than_uplink(ctx: &Context<'_>) -> Vec<Diagnostic> {
                 link.name, link.mtu, uplink.name, uplink.mtu
             );
             let remedy = format!(
-                "lower it: for Docker set \"mtu\": {} in /etc/docker/daemon.json, and make the network again",
+                "lower it: for Docker set \"mtu\": {} in /etc/docker/daemon.json, and recreate the network",
                 uplink.mtu
             );
             Diagnostic::new(Reason::MtuTooLarge, Subject::interface(&link.name), text, remedy)
@@ -115,7 +115,7 @@ pub(super) fn is_named(patterns: &[String], link: &Link) -> bool {
 
 /// Whether the address's subnet may be advertised: not if the address is link-local, loopback or
 /// still being checked for duplicates. Its scope must be global, except on `lo`.
-fn is_worth_telling(link: &Link, address: &LinkAddress) -> bool {
+fn is_advertisable(link: &Link, address: &LinkAddress) -> bool {
     let scope = link.loopback || address.scope == Scope::Global;
     scope && !address.tentative && !is_link_local(address.addr) && !address.addr.is_loopback()
 }

@@ -187,13 +187,13 @@ pub struct Election {
     /// Nodes that this node connected to when the list was last evaluated.
     joined: BTreeSet<IpAddr>,
     /// When to evaluate the list again although nothing changed.
-    look_at: Option<Instant>,
+    evaluate_at: Option<Instant>,
 }
 
 impl Election {
     /// Evaluates the current list, settings and sessions.
     pub fn handle(&mut self, now: Instant, config: &Config, nodes: &Nodes, sessions: &Sessions) {
-        self.look_at = None;
+        self.evaluate_at = None;
         let Some(own) = nodes.own.as_ref().filter(|_| nodes.complete) else {
             self.check_at = self.check_at.map(|at| at.max(now + CHECK_INTERVAL));
             return;
@@ -236,13 +236,13 @@ impl Election {
             return false;
         }
         let due = *self.unsigned.get_or_insert(now) + CONDITION_TIMEOUT;
-        self.look(now, due)
+        self.is_due(now, due)
     }
 
     /// Whether `due` has passed; if not, the list is evaluated again then.
-    fn look(&mut self, now: Instant, due: Instant) -> bool {
+    fn is_due(&mut self, now: Instant, due: Instant) -> bool {
         if now < due {
-            self.look_at = Some(self.look_at.map_or(due, |at| at.min(due)));
+            self.evaluate_at = Some(self.evaluate_at.map_or(due, |at| at.min(due)));
         }
         now >= due
     }
@@ -281,10 +281,10 @@ impl Election {
         let few = members.count() <= MAX_FALLBACK_MESH;
         let tried = |tries: usize| members.elect(REFLECTORS << tries.min(16));
         let settled = tries > 0 && (few || is_reached(&tried(tries)));
-        let tries = match settled || !self.look(now, since + REFLECTOR_TIMEOUT) {
+        let tries = match settled || !self.is_due(now, since + REFLECTOR_TIMEOUT) {
             true => tries,
             false => {
-                self.look(now, now + REFLECTOR_TIMEOUT);
+                self.is_due(now, now + REFLECTOR_TIMEOUT);
                 self.outage = Some((now, tries + 1));
                 tries + 1
             }
@@ -342,7 +342,7 @@ impl Election {
         self.inbound
             .retain(|addr, at| there.contains(addr) && !joined.contains(addr) && now < *at + INBOUND_LINGER);
         if let Some(first) = self.inbound.values().min().copied() {
-            self.look(now, first + INBOUND_LINGER);
+            self.is_due(now, first + INBOUND_LINGER);
         }
         self.now.inbound = self.inbound.keys().copied().collect();
     }
@@ -356,7 +356,7 @@ impl Election {
             return;
         }
         let due = *self.alone.get_or_insert(now) + ISOLATION_DELAY;
-        self.now.cut_off = self.look(now, due);
+        self.now.cut_off = self.is_due(now, due);
     }
 
     /// The present topology; `None` before a complete list was received.
@@ -367,7 +367,7 @@ impl Election {
     /// When to call [`Election::handle`] again.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let linger = self.linger.filter(|_| !self.target.reflectors.is_empty());
-        self.check_at.into_iter().chain(linger).chain(self.look_at).min()
+        self.check_at.into_iter().chain(linger).chain(self.evaluate_at).min()
     }
 
     /// The neighbors that may be removed now, if it is time to check which of them are the only

@@ -141,7 +141,7 @@ fn problem(gateway: &Gateway, link: &Link, refusal: Refusal) -> Diagnostic {
     let (key, name) = (&gateway.key, &link.name);
     let remedy = if gateway.advertised {
         format!(
-            "it was made by a router advertisement, which a container can send: run `sysctl -w \
+            "it comes from a router advertisement, which a container can send: run `sysctl -w \
              net.ipv6.conf.{}.accept_ra=0` and remove the route",
             crate::fib::sysctl::escaped(name)
         )
@@ -151,9 +151,7 @@ fn problem(gateway: &Gateway, link: &Link, refusal: Refusal) -> Diagnostic {
     Diagnostic::new(
         Reason::GatewayRefused,
         Subject::neighbor(key),
-        format!(
-            "the default route via {key} leads over {name}, which {refusal}: {key} is not made a neighbor"
-        ),
+        format!("the default route via {key} uses {name}, which {refusal}: {key} does not become a neighbor"),
         format!("{remedy}, or, if it is a router, give it a [[bgp.neighbor]] with its address"),
     )
 }
@@ -178,7 +176,7 @@ pub(super) fn lacks_ipv4(
              anybody on its link can send, and carries IPv6 routes",
             gateway.key
         ),
-        "where it is to be trusted, set families = [\"ipv4-unicast\", \"ipv6-unicast\"] in [bgp.group.gateway]",
+        "if you trust it, set families = [\"ipv4-unicast\", \"ipv6-unicast\"] in [bgp.group.gateway]",
     ))
 }
 

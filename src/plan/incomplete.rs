@@ -6,18 +6,18 @@ pub enum NoPlan {
     /// The daemon has just started.
     #[error("starting")]
     Starting,
-    #[error("the first plan is being made")]
+    #[error("the first plan is being computed")]
     Pending,
     #[error("bgp.as is not set: give the AS number of this host")]
     NoAs,
     /// The Node has only ExternalIPs, and none of them is an address of this host.
     #[error(
         "the router id is taken from the Node, which has no InternalIP, and none of its ExternalIPs ({external}) is on \
-         this host: start the kubelet with --node-ip; bgp.router-id would set it"
+         this host: start the kubelet with --node-ip, or set bgp.router-id"
     )]
     ExternalElsewhere { external: String },
     #[error(
-        "the router id is taken from the Node, whose address is not known yet; bgp.router-id would set it"
+        "the router id is taken from the Node, whose address is not known yet; to begin without it, set bgp.router-id"
     )]
     NoNodeAddress,
     #[error("no interface has an address to take the router id from; set bgp.router-id")]
@@ -36,7 +36,7 @@ pub(super) enum NoConflist {
     Disabled,
     #[error("no pod CIDR of the Node can be used")]
     NoPodCidr,
-    #[error("the CNI plugins are being looked at")]
+    #[error("the CNI plugins are being scanned")]
     PluginsPending,
     #[error("{}", missing(.names, .folder))]
     PluginsMissing { names: Vec<&'static str>, folder: String },

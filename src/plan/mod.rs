@@ -204,7 +204,7 @@ fn bound(problems: &mut Vec<Diagnostic>) {
             Reason::TooManyProblems,
             Subject::host(),
             format!("more problems than the {MAX_PROBLEMS} that are listed"),
-            "mend those first",
+            "fix those first",
         ));
     }
 }
@@ -402,7 +402,7 @@ fn originated(
         problems.push(Diagnostic::new(
             Reason::InterfaceMissing,
             Subject::interface(name),
-            format!("advertise.interfaces: `{name}` fits no interface of this host so far"),
+            format!("advertise.interfaces: `{name}` matches no interface of this host yet"),
             format!("correct the name, or wait for it to appear; there are {}", bridge::candidates(ctx.host)),
         ));
     }

@@ -168,7 +168,7 @@ fn nodes_inside(ctx: &Context<'_>, pod_cidr: Prefix, used: bool, problems: &mut 
                     node.name
                 ),
                 format!(
-                    "where no pod with this address acts as that node, correct its InternalIP, or delete Node {}",
+                    "unless a pod with this address acts as that node, correct its InternalIP, or delete Node {}",
                     node.name
                 ),
             )
@@ -246,7 +246,7 @@ fn is_still_ours(ctx: &Context<'_>, range: Prefix, problems: &mut Vec<Diagnostic
             format!(
                 "pods of the former pod CIDR {range} still run: it is advertised until the last of them is gone"
             ),
-            "delete these pods to make it sooner",
+            "delete these pods to end this sooner",
         ),
     };
     problems.push(Diagnostic::new(reason, Subject::prefix(range), text, remedy));
@@ -277,10 +277,10 @@ pub(super) fn conflist(
                 Reason::PodCidrFamilyOff,
                 Subject::prefix(pod_cidr),
                 format!(
-                    "pods get no address of pod CIDR {pod_cidr}: {} is switched off on this host by {why}",
+                    "pods get no address of pod CIDR {pod_cidr}: {} is disabled on this host by {why}",
                     label(pod_cidr.family())
                 ),
-                "set it to 0 to have them back, or give the cluster no such pod CIDRs",
+                "set it to 0 to enable it, or give the cluster no such pod CIDRs",
             ));
         } else if conflist::gateway(*pod_cidr).is_none() {
             problems.push(Diagnostic::new(
@@ -365,10 +365,7 @@ fn version(
         problems.push(Diagnostic::new(
             Reason::CniVersionsDiffer,
             Subject::key("cni.bin-dir"),
-            format!(
-                "the CNI plugins {} know no version of CNI in common: no pod can start",
-                names.join(", ")
-            ),
+            format!("the CNI plugins {} have no CNI version in common: no pod can start", names.join(", ")),
             "install plugins of one release",
         ));
         conflist::FALLBACK

@@ -277,7 +277,7 @@ fn name_problems(
             "correct them",
         ));
     }
-    problems.extend(unheeded(nodes));
+    problems.extend(ignored_marks(nodes));
     problems.extend(unreachable(nodes, topology));
 }
 
@@ -298,7 +298,7 @@ fn no_reflector(
             format!(
                 "there are more nodes than kubernetes.mesh-limit = {limit}, and none of them can reflect routes"
             ),
-            "take the label routelet.io/route-reflector=false from some, or raise the limit",
+            "remove the label routelet.io/route-reflector=false from some Nodes, or raise the limit",
         ));
     }
     if modes.contains(&Peering::Reflectors) && nodes.complete && members.labelled(nodes).is_empty() {
@@ -321,7 +321,7 @@ fn unreachable(nodes: &Nodes, topology: &Topology) -> Vec<Diagnostic> {
             Reason::ReflectorsUnreachable,
             Subject::host(),
             format!("no route reflector can be reached ({names}): nodes peer without them"),
-            "see whether routelet runs there and TCP port 179 is open, or label nodes without routelet \
+            "check whether routelet runs there and TCP port 179 is open, or label nodes without routelet \
              routelet.io/route-reflector=false",
         ));
     }
@@ -339,9 +339,9 @@ fn unreachable(nodes: &Nodes, topology: &Topology) -> Vec<Diagnostic> {
 }
 
 /// Labels and annotations that a kubelet may have set.
-fn unheeded(nodes: &Nodes) -> Option<Diagnostic> {
-    let unheeded = nodes.all().filter(|n| n.marks.or(n.open_marks) != n.marks);
-    let names: Vec<&str> = unheeded.map(|n| n.name.as_str()).collect();
+fn ignored_marks(nodes: &Nodes) -> Option<Diagnostic> {
+    let ignored_marks = nodes.all().filter(|n| n.marks.or(n.open_marks) != n.marks);
+    let names: Vec<&str> = ignored_marks.map(|n| n.name.as_str()).collect();
     (nodes.guarded == Some(false) && !names.is_empty()).then(|| {
         Diagnostic::new(
             Reason::NodeMarkIgnored,

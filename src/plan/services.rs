@@ -186,9 +186,9 @@ mod tests {
         assert_eq!(
             reasons,
             [
-                (None, "needs no announcement: it is an address of node n1"),
-                (None, "needs no announcement: it is an address of node n2"),
-                (None, "needs no announcement: it is an address of node n2"),
+                (None, "need not be advertised: it is an address of node n1"),
+                (None, "need not be advertised: it is an address of node n2"),
+                (None, "need not be advertised: it is an address of node n2"),
             ]
         );
         // An address of a pod still is a problem.

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Prefix of the reason, if the address is a problem.
-pub(super) const NEVER: &str = "never announced";
+pub(super) const NEVER: &str = "never advertised";
 /// Maximum number of Nodes that are reported.
 const MAX_NAMED: usize = 10;
 
@@ -113,7 +113,7 @@ impl<'a> Taken<'a> {
         {
             // ServiceLB of k3s, or cloud controllers without load balancers: packets reach the node
             // anyway.
-            return Some(format!("needs no announcement: it is an address of node {}", node.name));
+            return Some(format!("need not be advertised: it is an address of node {}", node.name));
         }
         let chosen = kind == ServiceAddresses::ExternalIp;
         let what = if let Some(node) = of_node.or_else(|| self.owner(addr)) {

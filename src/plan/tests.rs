@@ -353,7 +353,7 @@ fn containerd_6876_the_conflist_is_in_a_version_that_its_plugins_know() {
     assert_eq!(version(&case.plan()), "0.3.1");
     assert!(case.plan().problems.is_empty(), "{:?}", case.plan().problems);
     known(&mut case, "mesh-cni", &["0.2.0"]);
-    assert!(case.plan().problems.iter().any(|p| p.contains("no version of CNI in common")));
+    assert!(case.plan().problems.iter().any(|p| p.contains("no CNI version in common")));
     let mut broken = three_nodes().with_programs(&["bridge", "host-local", "portmap"]);
     let unusable = ("bridge".to_owned(), "exec format error".to_owned());
     Arc::make_mut(&mut broken.extra.plugins).unusable.extend([unusable]);

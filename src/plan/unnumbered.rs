@@ -149,7 +149,7 @@ pub(super) fn unfound(ctx: &Context<'_>, problems: &mut Vec<Diagnostic>) -> Vec<
     for (link, claim) in claimed(ctx).into_iter().filter(|(_, c)| c.neighbor.at != NeighborId::Uplinks) {
         let on_link = ctx.extra.found.get(&link.name);
         if on_link.is_none_or(|on| on.neighbors.is_empty()) {
-            let reason = silence(ctx, link, on_link);
+            let reason = why_not_found(ctx, link, on_link);
             let overdue = on_link.is_some_and(|on| on.is_overdue || on.trouble.is_some());
             let disabled = ctx.extra.disabled.contains(&PeerKey::Interface(link.name.clone()));
             problems.extend((overdue && !disabled).then(|| problem(&link.name, &reason)));
@@ -188,7 +188,7 @@ fn nowhere(ctx: &Context<'_>, pattern: &str) -> String {
 }
 
 /// Why no neighbor was found on an interface.
-fn silence(ctx: &Context<'_>, link: &Link, on_link: Option<&OnLink>) -> String {
+fn why_not_found(ctx: &Context<'_>, link: &Link, on_link: Option<&OnLink>) -> String {
     let name = &link.name;
     if let Some(trouble) = on_link.and_then(|on| on.trouble.clone()) {
         return trouble;

@@ -68,7 +68,7 @@ pub struct SandboxView {
     pub seccomp: bool,
     /// Whether access to files is restricted.
     pub landlock: bool,
-    /// What could not be put in force, with the reason.
+    /// Restrictions that could not be applied, with the reason.
     #[serde(default)]
     pub missing: Vec<String>,
 }

@@ -55,8 +55,9 @@ fn flood(ns: &Ns, who: &[&str], target: &str, log: &std::path::Path) -> Process 
 
 const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 
-/// How long a probe and a request of an operator take, beside whatever goes on. One without a response is repeated, as
-/// the kubelet does: the client may have lost the processor between connection and request.
+/// How long a probe and a request of an operator take, beside whatever goes on. One without a
+/// response is repeated, as the kubelet does: the client may have lost the processor between
+/// connection and request.
 fn doors_are_open(routelet: &Routelet, host: &Ns) {
     within("show summary", Duration::from_secs(1), || {
         let start = Instant::now();

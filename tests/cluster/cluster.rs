@@ -170,7 +170,7 @@ impl Cluster {
         self.kubectl(&["scale", "deployment", "web", &format!("--replicas={replicas}")]);
     }
 
-    /// Machine `name` is no part of the cluster any longer.
+    /// Machine `name` is not a part of the cluster any longer.
     pub fn remove(&mut self, name: &str) {
         self.machines.retain(|m| m.name != name);
         self.kubectl(&["delete", "node", name]);

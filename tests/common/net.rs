@@ -88,8 +88,8 @@ impl Ns {
         run(Command::new("ip").args(["-n", &self.name]).args(args.split_whitespace()))
     }
 
-    /// Permanent neighbor entries for these addresses of `other`, at the other end of a link. Of entries that the kernel
-    /// makes by itself, all namespaces together have 1,024 (`gc_thresh3`).
+    /// Adds permanent neighbor entries for these addresses of `other`, at the other end of a link.
+    /// All namespaces share the table, which has room for 1,024 other entries (`gc_thresh3`).
     pub fn permanent_neighbors(
         &self,
         dev: &str,

@@ -116,7 +116,7 @@ fn odd_updates_that_are_right() {
         bed.settled(&mut peer);
         holds(has(&peer, "20.4.240.0/20").is_none(), "not withdrawn")
     });
-    report.case("4271 §4.3 withdraw of what was never announced", || {
+    report.case("4271 §4.3 withdraw of what was never advertised", || {
         let mut peer = next();
         peer.withdraw(&["20.5.0.0/16"]);
         bed.settled(&mut peer);

@@ -118,9 +118,9 @@ fn a_start_after_a_full_disk_reports_that_its_state_is_out_of_date() {
     assert!(disk.stale().contains(&"fib.json.stale".to_owned()), "{:?}", disk.stale());
     routelet.process.signal("KILL");
     wait_for("its end", 10.0, || (!routelet.process.alive()).then_some(()));
-    let before = lines(&routelet.process.log, "kept state is out of date");
+    let before = lines(&routelet.process.log, "saved state is outdated");
     routelet.restart();
-    let after = lines(&routelet.process.log, "kept state is out of date");
+    let after = lines(&routelet.process.log, "saved state is outdated");
     assert!(after > before, "{before} → {after}");
     let text = wait_for("out of date", 10.0, || problem(&routelet, "StateOutOfDate"));
     assert!(text.contains("fib.json"), "{text}");

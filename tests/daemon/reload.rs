@@ -226,7 +226,7 @@ fn a_configuration_that_is_not_confirmed_goes_and_one_that_is_stays() {
     routelet.configure(&with_second());
     let begun = Instant::now();
     let (status, text, error) = reload(&routelet, &["--confirm", "3"]);
-    assert!(status == 0 && text.contains("unless `routelet reload confirm` comes"), "{text}{error}");
+    assert!(status == 0 && text.contains("unless `routelet reload confirm` is run"), "{text}{error}");
     wait_for("the second network", 2.0, || originates(&routelet, SECOND).then_some(()));
     has_problem(&routelet, "on trial");
     wait_for("the former configuration", 6.0, || (!originates(&routelet, SECOND)).then_some(()));

@@ -181,7 +181,7 @@ fn it_runs_as_a_user_of_its_own() {
     ]);
     command.arg("--no-new-privs").arg(env!("CARGO_BIN_EXE_routelet"));
     command.args(["run", "--config"]).arg(routelet.dir.join("routelet.toml"));
-    routelet.process = crate::common::Process::start(&mut command, &routelet.dir.join("log"));
+    routelet.process = Process::start(&mut command, &routelet.dir.join("log"));
     routelet.wait_ready();
     for thread in threads(routelet.process.pid()) {
         assert_eq!((thread["CapEff"].as_str(), thread["CapAmb"].as_str()), (KEPT, NONE));

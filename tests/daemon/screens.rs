@@ -190,7 +190,7 @@ fn events_of_links_own_routes_and_problems_are_kept_over_a_restart() {
     std::fs::write(&file, lines).unwrap();
     routelet.restart();
     assert_eq!(find(&routelet), Some(before));
-    let damaged = || has(&routelet, "config", "", "file of events is damaged");
+    let damaged = || has(&routelet, "config", "", "event file damaged");
     wait_for("the damage is reported", 5.0, damaged);
 }
 
@@ -256,8 +256,8 @@ fn filters_select_paths() {
         assert_eq!(count, format!("{}\n", expected.len()), "{filter:?}");
     }
     for (wrong, expected, part) in [
-        (["--community", "nothing"], 2, "--community: `nothing` is no community"),
-        (["--as-path", "("], 2, "--as-path: `(` is no regular expression"),
+        (["--community", "nothing"], 2, "--community: `nothing` is not a community"),
+        (["--as-path", "("], 2, "--as-path: `(` is not a regular expression"),
         (["--not-advertised", "10.9.9.9"], 1, "there is no neighbor 10.9.9.9"),
     ] {
         let (status, error) = routelet.try_cli(&[&["show", "routes"], &wrong[..]].concat()).unwrap_err();

@@ -360,7 +360,7 @@ fn a_container_that_advertises_itself_as_a_router_is_no_neighbor() {
     let routelet = Routelet::start(&net, &host, &config(GATEWAY), &[]);
     let problems = wait_for("it is named", 20.0, || {
         let problems = routelet.json(&["show", "summary"])["problems"].to_string();
-        (problems.contains("fe80::9%cbr0 is not made a neighbor")
+        (problems.contains("fe80::9%cbr0 does not become a neighbor")
             && problems.contains("a bridge of containers: any"))
         .then_some(problems)
     });

@@ -135,7 +135,7 @@ fn comments(text: &str) -> String {
     lines.map(|line| line.trim_start_matches(['/', '!']).trim()).collect::<Vec<_>>().join(" ")
 }
 
-/// A page without code, in which `](` is no link.
+/// A page without code, in which `](` is not a link.
 fn without_code(page: &str) -> String {
     let mut fenced = false;
     let lines = page.lines().filter(|line| {

@@ -174,7 +174,7 @@ fn cloud_provider_openstack_280_addresses_that_vanish_cost_no_probe() {
 
     segment.plane.set_addresses("n2", &[]);
     wait_for("n1 names it", 30.0, || problems(&nodes[0]).contains("for node n2").then_some(()));
-    let own = "the Node does not report its InternalIP 10.99.0.12, fd00:99::12 any more";
+    let own = "the Node no longer reports its InternalIP 10.99.0.12, fd00:99::12";
     wait_for("n2 names it", 30.0, || problems(&nodes[1]).contains(own).then_some(()));
     std::thread::sleep(std::time::Duration::from_secs(10));
     assert_eq!(nodes.iter().map(Node::sessions).collect::<Vec<_>>(), sessions, "nothing happened");

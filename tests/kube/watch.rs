@@ -107,7 +107,7 @@ fn the_own_node_is_followed_from_before_it_exists_through_an_outage() {
         plane.create_node("n1");
         let anew = |n: &Nodes| n.own.as_ref().is_some_and(|o| o.uid != old.uid);
         let new = until(&watch, "the Node is back", anew).await.own.clone().unwrap();
-        assert_eq!(new.addresses, old.addresses, "lent until the new one has its own");
+        assert_eq!(new.addresses, old.addresses, "retained until the new one has its own");
         assert_eq!(new.missing(), None);
         plane.set_addresses("n1", &["10.99.0.12"]);
         // The other family may follow; after half a minute it counts as gone.

@@ -2,8 +2,8 @@
 //!
 //! The thread is started when the first path is to be watched; before, no port is open. It has
 //! real-time priority where that is permitted, and never waits for anything but packets, its timers
-//! and its clients' wishes. It writes no log, as standard error may block: [`Handle::changes`] and
-//! [`Handle::problems`] are for others to report.
+//! and its clients' requests. It writes no log, as standard error may block:
+//! [`Handle::changes`] and [`Handle::problems`] are for others to report.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "io")]
 
 mod receive;
@@ -18,7 +18,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{Change, Totals, view::BfdView};
 use crate::{
-    liveness::Wishes,
+    liveness::WatchRequests,
     net::{Diagnostic, Reason, Subject},
 };
 
@@ -67,7 +67,7 @@ pub struct Handle {
 #[derive(Debug)]
 enum Request {
     Status(oneshot::Sender<Status>),
-    /// No wishes are carried out before the end. The reply: whether there are sessions.
+    /// No requests are carried out before the end. The reply: whether there are sessions.
     Hold(oneshot::Sender<bool>),
     /// Ends all sessions in order, then the thread.
     Stop(oneshot::Sender<()>),
@@ -107,8 +107,8 @@ impl Handle {
     }
 }
 
-/// Waits for the first wish, then runs the thread. `seed`: for discriminators and jitter.
-pub fn spawn(mut wishes: Wishes, seed: u64) -> Handle {
+/// Waits for the first request, then runs the thread. `seed`: for discriminators and jitter.
+pub fn spawn(mut watch_requests: WatchRequests, seed: u64) -> Handle {
     let (requests, mut inbox) = mpsc::channel(16);
     let (lost_tx, lost) = watch::channel(Lost::default());
     let (problems_tx, problems) = watch::channel(Vec::new());
@@ -118,7 +118,7 @@ pub fn spawn(mut wishes: Wishes, seed: u64) -> Handle {
         let first = loop {
             // Cancel safe, both.
             tokio::select! {
-                first = wishes.take() => if first.values().any(Option::is_some) {
+                first = watch_requests.take() => if first.values().any(Option::is_some) {
                     break first;
                 },
                 request = inbox.recv() => match request {
@@ -133,7 +133,7 @@ pub fn spawn(mut wishes: Wishes, seed: u64) -> Handle {
             }
         };
         let problems = outputs.problems.clone();
-        let run = move || thread::run(first, wishes, inbox, outputs, seed);
+        let run = move || thread::run(first, watch_requests, inbox, outputs, seed);
         if let Err(error) = std::thread::Builder::new().name("bfd".into()).spawn(run) {
             let text = format!("BFD does not run: no thread can be started: {error}");
             problems.send_replace(vec![not_running(text, "raise the limit of processes")]);

@@ -19,7 +19,7 @@ use tokio::{
 use super::{Lost, PriorityError, Request, Status, receive::Receivers, send::Sender};
 use crate::{
     bfd::{Change, ClientId, Engine, Output, Watch, view::BfdView},
-    liveness::{Wish, Wishes},
+    liveness::{WatchRequest, WatchRequests},
     mailbox::Changes,
     net::{BfdPath, BfdReport, Diagnostic, Reason, Subject},
 };
@@ -41,15 +41,15 @@ struct Thread {
     senders: HashMap<u32, Sender, foldhash::fast::RandomState>,
     clients: HashMap<ClientId, watch::Sender<BfdReport>, foldhash::fast::RandomState>,
     /// Clients for which there is no session left.
-    refused: Vec<(ClientId, Wish)>,
+    refused: Vec<(ClientId, WatchRequest)>,
     outputs: Outputs,
     out: Vec<Output>,
     realtime: Result<(), PriorityError>,
 }
 
 pub(super) fn run(
-    first: Changes<ClientId, Option<Wish>>,
-    wishes: Wishes,
+    first: Changes<ClientId, Option<WatchRequest>>,
+    watch_requests: WatchRequests,
     requests: mpsc::Receiver<Request>,
     outputs: Outputs,
     seed: u64,
@@ -74,8 +74,8 @@ pub(super) fn run(
             out: Vec::new(),
             realtime: real_time(),
         };
-        thread.wishes(first);
-        thread.turn(wishes, requests).await;
+        thread.watch_requests(first);
+        thread.turn(watch_requests, requests).await;
     });
 }
 
@@ -87,7 +87,7 @@ fn real_time() -> Result<(), PriorityError> {
 }
 
 impl Thread {
-    async fn turn(&mut self, mut wishes: Wishes, mut requests: mpsc::Receiver<Request>) {
+    async fn turn(&mut self, mut watch_requests: WatchRequests, mut requests: mpsc::Receiver<Request>) {
         let mut held = false;
         loop {
             let now = Instant::now();
@@ -97,7 +97,7 @@ impl Thread {
             tokio::select! {
                 () = poll_fn(|cx| self.receivers.poll_ready(cx)) => {}
                 () = time::sleep_until(due.into()) => {}
-                changes = wishes.take(), if !held => self.wishes(changes),
+                changes = watch_requests.take(), if !held => self.watch_requests(changes),
                 request = requests.recv() => match request {
                     Some(Request::Status(reply)) => drop(reply.send(self.status())),
                     Some(Request::Hold(reply)) => {
@@ -106,7 +106,7 @@ impl Thread {
                     }
                     Some(Request::Stop(reply)) => {
                         // The clients are gone: each session informs its neighbor.
-                        self.wishes(wishes.take_now());
+                        self.watch_requests(watch_requests.take_now());
                         let _ = reply.send(());
                         return;
                     }
@@ -136,20 +136,23 @@ impl Thread {
         }
     }
 
-    fn wishes(&mut self, changes: Changes<ClientId, Option<Wish>>) {
+    fn watch_requests(&mut self, changes: Changes<ClientId, Option<WatchRequest>>) {
         let now = Instant::now();
         let again = std::mem::take(&mut self.refused);
         let again = again.into_iter().filter(|(client, _)| !changes.contains_key(client));
-        let again: Vec<_> = again.map(|(client, wish)| (client, Some(wish))).collect();
-        for (client, wish) in changes.into_iter().chain(again) {
-            let watch =
-                wish.as_ref().map(|w| Watch { path: w.path, params: w.params.clone(), proceed: w.proceed });
-            match &wish {
-                Some(wish) => drop(self.clients.insert(client, wish.reports.clone())),
+        let again: Vec<_> = again.map(|(client, request)| (client, Some(request))).collect();
+        for (client, request) in changes.into_iter().chain(again) {
+            let watch = request.as_ref().map(|w| Watch {
+                path: w.path,
+                params: w.params.clone(),
+                proceed: w.proceed,
+            });
+            match &request {
+                Some(request) => drop(self.clients.insert(client, request.reports.clone())),
                 None => drop(self.clients.remove(&client)),
             }
-            if let (Err(_), Some(wish)) = (self.engine.watch(now, client, watch, &mut self.out), wish) {
-                self.refused.push((client, wish));
+            if let (Err(_), Some(request)) = (self.engine.watch(now, client, watch, &mut self.out), request) {
+                self.refused.push((client, request));
             }
         }
         self.carry_out();

@@ -33,7 +33,8 @@ impl Bfd {
                 self.reports = Reports::default();
                 self.subscription = Some(self.client.watch(path, bfd.params.clone()));
             }
-            // The neighbor is informed that this is no failure: by BGP first, as some take it for one.
+            // The neighbor is informed that this is not a failure: by BGP first, as some neighbors
+            // take it for one.
             (Wanted::Nothing, _) => (self.reports, self.subscription) = (Reports::default(), None),
         }
         hold(config, disabled, self.reports.last())

@@ -216,12 +216,12 @@ async fn a_loss_during_a_restart_counts_if_bfd_is_independent() {
         c.hops = Hops::Multihop(2);
         c.bfd = Some(Bfd::default());
     });
-    let (client, mut wishes) = liveness::channel();
+    let (client, mut requests) = liveness::channel();
     let (mut a, mut b) = (speaker_with(for_a, client), speaker(for_b));
     a.up().await;
     b.up().await;
-    let (_, wish) = wishes.take().await.into_iter().next().unwrap();
-    let reports = wish.expect("the neighbor is watched").reports;
+    let (_, request) = requests.take().await.into_iter().next().unwrap();
+    let reports = request.expect("the neighbor is watched").reports;
     let report = |status, failures, independent| {
         reports.send_replace(BfdReport { status, failures, diagnostic: 1, independent });
     };

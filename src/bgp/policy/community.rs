@@ -15,7 +15,7 @@ pub enum Community {
 /// Why a text is not a community.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no community; write 65001:7, a well-known name as no-export, large:64496:1:2, \
+    "`{0}` is not a community; write 65001:7, a well-known name as no-export, large:64496:1:2, \
      ext:rt:65001:7 or ext:0x and 16 hexadecimal digits"
 )]
 pub struct CommunityError(pub String);

@@ -106,7 +106,7 @@ pub struct PrefixRange {
 
 /// Why a text is not a prefix range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no prefix range; write 10.0.0.0/8, or 10.0.0.0/8{{24,32}} for lengths of 24 to 32")]
+#[error("`{0}` is not a prefix range; write 10.0.0.0/8, or 10.0.0.0/8{{24,32}} for lengths of 24 to 32")]
 pub struct RangeError(pub String);
 
 impl PrefixRange {
@@ -157,7 +157,7 @@ pub struct AsPathPattern {
 
 /// Why a text is not a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no regular expression: {why}")]
+#[error("`{text}` is not a regular expression: {why}")]
 pub struct PatternError {
     pub text: String,
     pub why: String,

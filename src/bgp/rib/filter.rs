@@ -72,7 +72,7 @@ mod tests {
             ),
             (
                 RouteFilter { as_path: Some("(".into()), ..RouteFilter::default() },
-                "--as-path: `(` is no regular",
+                "--as-path: `(` is not a regular",
             ),
         ];
         for (filter, expected) in wrong {

@@ -38,7 +38,7 @@ section! {
         /// Nodes (deploy/daemonset.yaml).
         "startup-taint" startup_taint: Option<String> = None, Optional(some_text()),
             Example("\"routelet.io/not-ready\""), Restart;
-        /// Where the FORWARD policy is DROP (Docker sets it so), accept packets from and to the pod
+        /// If the FORWARD policy is DROP (Docker sets it so), accept packets from and to the pod
         /// CIDRs of this Node at its end, by the chain ROUTELET-FORWARD. False: rules of the
         /// operator must let pods through.
         "accept-forwarded" accept_forwarded: bool = true, Flag;
@@ -58,13 +58,13 @@ section! {
         /// (a,b),!internal".
         "service-selector" selector: Selector = Selector::default(), written(|i| i.parsed());
         /// What the annotation routelet.io/advertise of a Service may request besides `services`;
-        /// [] allows nothing else. With "cluster-ip" whoever may write Services can have their
-        /// cluster IPs advertised, with "external-ip" any address.
+        /// [] allows nothing else. With "cluster-ip" users who may write Services can have
+        /// their cluster IPs advertised, with "external-ip" any address.
         // By default load balancer addresses only: a Service needs a load balancer to have one.
         // Every Service has a cluster IP, and its author chooses its external IPs.
         "service-annotations" annotations: Vec<ServiceAddresses> = vec![ServiceAddresses::LoadBalancerIp],
             service_addresses();
-        /// Ranges of external IPs that may be advertised; [] allows any that somebody writes into a
+        /// Ranges of external IPs that may be advertised; [] allows any address in a
         /// Service.
         "service-external-ranges" external_ranges: Vec<Prefix> = Vec::new(), Set(written(prefix));
         /// Limit of advertised Service addresses; the oldest Services come first. 0: no limit.
@@ -131,7 +131,7 @@ fn node_name(item: &Item<'_>) -> Option<String> {
             && !l.ends_with('-')
     };
     if name.len() > 253 || !name.split('.').all(label) {
-        item.error(format!("`{name}` is no node name: lower-case letters, digits, `-` and `.`"));
+        item.error(format!("`{name}` is not a node name: lower-case letters, digits, `-` and `.`"));
         return None;
     }
     Some(name)
@@ -156,7 +156,7 @@ fn class(item: &Item<'_>) -> Option<String> {
     let text = item.text()?;
     let good = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
     if text.is_empty() || !text.chars().all(good) {
-        item.error("is no class of a load balancer; write it as \"example.com/name\"");
+        item.error("is not a class of a load balancer; write it as \"example.com/name\"");
         return None;
     }
     Some(text.to_owned())

@@ -30,9 +30,9 @@ section! {
         /// Prefixes that are always advertised, with an unreachable route in the kernel against
         /// loops.
         "networks" networks: Vec<Prefix> = Vec::new(), Set(written(own_prefix));
-        /// Names or patterns of interfaces, as "docker0" or "br-*": their connected subnets are
-        /// advertised while they are up and have a carrier. A bridge has one if one of its ports
-        /// has.
+        /// Names or patterns of interfaces, such as "docker0" or "br-*": their connected subnets
+        /// are advertised while they are up and have a carrier. A bridge has one if one of its
+        /// ports has.
         "interfaces" interfaces: Vec<String> = Vec::new(), Set(written(interface_glob));
         /// The same for each bridge whose ports all lead to containers or virtual machines,
         /// whatever its name.
@@ -115,9 +115,9 @@ section! {
         "networks" networks: Vec<NetworkSelector> = Vec::new(), Set(written(docker_network));
         /// Socket of the engine, only read, and for `networks` only.
         "socket" socket: PathBuf = "/run/docker.sock".into(), path();
-        /// Where the FORWARD policy is DROP (Docker sets it where forwarding was off), accept
+        /// If the FORWARD policy is DROP (Docker sets it if forwarding was off), accept
         /// packets from and to the advertised subnets at its end, by the chain ROUTELET-FORWARD.
-        /// Where Docker 28 or later drops what is routed to containers, accept it before, by
+        /// If Docker 28 or later drops what is routed to containers, accept it before, by
         /// ROUTELET-DOCKER and ROUTELET-RAW. False: what is dropped is only reported, with the
         /// remedy.
         "accept-forwarded" accept_forwarded: bool = true, Flag;
@@ -125,7 +125,7 @@ section! {
 }
 
 section! {
-    /// Masquerading of what pods send to destinations outside the cluster.
+    /// Masquerading of packets from pods to destinations outside the cluster.
     pub struct Masquerade at "[masquerade]" {
         /// "auto": until an eBGP neighbor has the pod CIDRs; true or false.
         "enabled" enabled: Option<bool> = None, auto_or_flag();
@@ -135,7 +135,7 @@ section! {
 }
 
 section! {
-    /// What neighbors and containers are refused.
+    /// Routes and packets that are refused.
     pub struct Guard at "[guard]" {
         /// A connected subnet itself, its network and its broadcast address are never learned.
         /// "equal" accepts prefixes inside it that hold no protected address
@@ -166,8 +166,8 @@ section! {
         /// them.
         "listen" listen: Vec<SocketAddr> = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9179))],
             metrics_listen();
-        /// The status page at / ([status-page.md](status-page.md)). Whoever reaches `listen` can
-        /// read it, as the metrics; false: nobody.
+        /// The status page at / ([status-page.md](status-page.md)). Anyone who can reach
+        /// `listen` can read it, like the metrics; false: disabled.
         "status-page" status_page: bool = true, Flag;
     }
 }

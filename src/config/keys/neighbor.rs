@@ -139,9 +139,8 @@ neighbor_keys! {
             DefaultIs("10000 for eBGP without `transit`, else 0"), Example("10000");
         /// Several paths of a prefix (RFC 7911): "none", "receive", "send" or "both".
         "add-paths" add_paths: AddPaths = Some(AddPaths::default()), Choice(&ADD_PATHS);
-        /// BFD (RFC 5880): a table of timers, of which {} has the defaults; in the file also true
-        /// or false. The neighbor is lost after `multiplier` packets
-        /// ([operating.md](operating.md)).
+        /// BFD (RFC 5880): a table of timers, {} for the defaults; in the file also true or false.
+        /// The neighbor is lost after `multiplier` packets ([operating.md](operating.md)).
         "bfd" bfd: Option<Bfd> = Some(None), bfd::kind(),
             Example("{ min-tx = 300, min-rx = 300, multiplier = 3, strict = false, passive = false }");
         /// Names of policies for received routes, run in order.
@@ -223,7 +222,7 @@ section! {
         "min-tx" min_tx: u64 = milliseconds(Bfd::default().params.min_tx), interval();
         /// Milliseconds between two packets that we can receive.
         "min-rx" min_rx: u64 = milliseconds(Bfd::default().params.min_rx), interval();
-        /// The neighbor is lost after so many packets.
+        /// Number of missed packets after which the neighbor is lost.
         "multiplier" multiplier: u8 = Bfd::default().params.multiplier, number(1..=255);
         /// No session before BFD is up.
         "strict" strict: bool = false, Flag;

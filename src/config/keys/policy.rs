@@ -55,7 +55,7 @@ section! {
         /// Removes communities.
         "remove-communities" remove_communities: Vec<Community> = Vec::new(), NotEmpty(written(community)),
             Example("[\"65001:9\"]");
-        /// Prepends the own AS number so many times.
+        /// Prepends the own AS number this many times.
         "prepend-as" prepend_as: Option<u8> = None, Optional(number(1..=50)), Example("1");
         /// Sets the next hop: an address, or "self".
         "set-next-hop" set_next_hop: Option<NextHopSetting> = None, Optional(next_hop()),

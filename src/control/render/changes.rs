@@ -31,8 +31,10 @@ pub(super) fn text(changes: &Changes, layout: Layout) -> String {
     if let Some(at) = &changes.returns_at {
         let at = super::to_the_second(at);
         // Writing to a string cannot fail.
-        let _ =
-            writeln!(out, "the former configuration returns at {at}\nunless `routelet reload confirm` comes");
+        let _ = writeln!(
+            out,
+            "the former configuration returns at {at}\nunless `routelet reload confirm` is run"
+        );
     }
     out
 }
@@ -85,7 +87,7 @@ keys changed      advertise.networks, bgp.hold-time
 needs a restart   cni.enabled
 ! needs --force: every session would be reset
 the former configuration returns at 2026-11-30T10:00:00Z
-unless `routelet reload confirm` comes
+unless `routelet reload confirm` is run
 ";
         assert_eq!(text, expected);
         assert!(super::text(&Changes::default(), Layout::default()).contains("in force"));

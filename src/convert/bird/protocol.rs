@@ -227,7 +227,7 @@ impl Bgp {
                     self.local_as = Some(n);
                     taken
                 }
-                None => NotCarried(format!("`{n}` is no AS number that routelet accepts")),
+                None => NotCarried(format!("`{n}` is not an AS number that routelet accepts")),
             },
             _ => NotCarried("not known to routelet".into()),
         }
@@ -253,7 +253,7 @@ impl Bgp {
             [] => {}
             ["as", n] => match as_number(n, names) {
                 Some(n) => self.remote_as = Some(n.into()),
-                None => return NotCarried(format!("`{n}` is no AS number of a neighbor")),
+                None => return NotCarried(format!("`{n}` is not an AS number of a neighbor")),
             },
             [kind @ ("external" | "internal")] => self.remote_as = Some((*kind).into()),
             _ => return NotCarried("not known to routelet".into()),
@@ -267,7 +267,7 @@ impl Bgp {
                 set(&mut self.keys, key, addr.to_string());
                 Carried
             }
-            Err(_) => NotCarried(format!("`{addr}` is no address")),
+            Err(_) => NotCarried(format!("`{addr}` is not an address")),
         }
     }
 

@@ -7,7 +7,7 @@ pub(super) enum Unfit {
     Condition(String),
     #[error("the condition is too deep")]
     ConditionDepth,
-    #[error("put parentheses around `||` before `&&`, which both bind alike in BIRD")]
+    #[error("put parentheses around `||` before `&&`, which have equal precedence in BIRD")]
     Precedence,
     #[error("the condition ends early")]
     ConditionEnd,

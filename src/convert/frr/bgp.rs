@@ -149,7 +149,7 @@ impl Bgp {
             },
             ["range", prefix, "peer-group", group] => match prefix.parse::<Prefix>() {
                 Ok(prefix) => self.ranges.push((at, prefix, (*group).to_owned())),
-                Err(_) => return NotCarried(format!("`{prefix}` is no prefix")),
+                Err(_) => return NotCarried(format!("`{prefix}` is not a prefix")),
             },
             _ => return NotCarried("not known to routelet".into()),
         }
@@ -176,7 +176,7 @@ impl Bgp {
                 set(&mut self.keys, key, addr.to_string());
                 Carried
             }
-            _ => NotCarried(format!("`{word}` is no IPv4 address")),
+            _ => NotCarried(format!("`{word}` is not an IPv4 address")),
         }
     }
 
@@ -213,7 +213,7 @@ impl Bgp {
             parsed = classful(prefix);
         }
         let Some(prefix) = parsed.filter(|p| p.len() > 0) else {
-            return NotCarried(format!("`{prefix}` is no prefix that a host originates"));
+            return NotCarried(format!("`{prefix}` is not a prefix that a host originates"));
         };
         let route_map = match rest {
             [] => None,

@@ -264,7 +264,7 @@ impl Frr {
 
     fn enter_map(&mut self, at: LineId, name: &str, permit: bool, sequence: &str) -> Taken {
         let Ok(sequence) = sequence.parse::<u32>() else {
-            return self.enter_other("the number of the entry is none");
+            return self.enter_other("the entry has an invalid number");
         };
         self.maps.entry(name, permit, sequence, at);
         self.node = Node::RouteMap { name: name.to_owned(), permit, sequence };

@@ -147,7 +147,7 @@ impl Peer {
                     self.remote_as = Some(remote_as);
                     Carried
                 }
-                None => NotCarried(format!("`{number}` is no AS number of a neighbor")),
+                None => NotCarried(format!("`{number}` is not an AS number of a neighbor")),
             },
             ["peer-group", name] => {
                 self.group = Some((*name).to_owned());
@@ -297,7 +297,7 @@ impl Peer {
 
     fn local_as(&mut self, number: &str, rest: &[&str]) -> Taken {
         let Some(number) = as_number(number) else {
-            return NotCarried(format!("`{number}` is no AS number"));
+            return NotCarried(format!("`{number}` is not an AS number"));
         };
         set(&mut self.keys, "local-as", number);
         match rest {

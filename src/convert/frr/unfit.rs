@@ -19,9 +19,9 @@ pub(super) enum Unfit {
     NoName,
     #[error("neither permit nor deny")]
     NoAction,
-    #[error("`{0}` is no range of prefixes")]
+    #[error("`{0}` is not a range of prefixes")]
     Range(String),
-    #[error("`{0}` is no prefix; wildcard masks have no counterpart")]
+    #[error("`{0}` is not a prefix; wildcard masks have no counterpart")]
     AccessPrefix(String),
     #[error("the regular expression `{0}` may mean something else in routelet")]
     Regex(String),
@@ -40,7 +40,7 @@ pub(super) enum Unfit {
     Missing(String),
     #[error("{0} has an entry that is not understood")]
     Entry(ListName),
-    #[error("{0} has so many entries that its deny entries cannot be taken out of the others")]
+    #[error("{0} has so many entries that its deny entries cannot be subtracted")]
     TooManyEntries(ListName),
     #[error("{0} has deny entries, which a condition cannot have")]
     DenyEntries(ListName),

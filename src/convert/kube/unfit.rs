@@ -52,7 +52,7 @@ pub(super) enum Unfit {
     ManyPeers,
     #[error("a Node may have {0} with the same address; a node has one session with an address")]
     SameAddress(String),
-    #[error("it becomes too many prefixes")]
+    #[error("it expands to too many prefixes")]
     ManyPrefixes,
     #[error(transparent)]
     Object(#[from] ObjectError),
@@ -86,7 +86,7 @@ pub(super) enum Lack {
     Selector,
     #[error("it has no addresses")]
     Addresses,
-    #[error("communities has not one community")]
+    #[error("communities does not have exactly one community")]
     Community,
     #[error("matchOperator without cidr")]
     Cidr,
@@ -99,7 +99,7 @@ pub(super) enum Lack {
 pub(super) enum NoCounterpart {
     #[error("routelet has no VRFs")]
     Vrf,
-    #[error("an advertisement is one of all Nodes of its neighbors: select the Nodes in the BGPPeer")]
+    #[error("an advertisement applies to all Nodes of its neighbors: select the Nodes in the BGPPeer")]
     NodesOfAdvertisement,
     #[error("{}", super::calico::MESH_OF_NODES)]
     MeshOfNodes,
@@ -125,11 +125,11 @@ pub(super) enum NoCounterpart {
     GatewayOfFamily,
     #[error("its source would be an address of sourceInterface: write a BGPPeer with localAddress")]
     SourceInterface,
-    #[error("routelet has IPv4 and IPv6 unicast alone")]
+    #[error("routelet only has IPv4 and IPv6 unicast")]
     Families,
     #[error("an operation other than addCommunity has no counterpart")]
     Operation,
-    #[error("prefixLength beside Equal has no counterpart")]
+    #[error("prefixLength with Equal has no counterpart")]
     LengthBesideEqual,
 }
 

@@ -195,7 +195,7 @@ impl Inner {
             && !order.force
             && order.confirm.is_none()
         {
-            tracing::warn!(%why, "configuration not taken over; the old one stays in force");
+            tracing::warn!(%why, "configuration not applied; the old one stays in force");
             return Err(Response::Refused(format!(
                 "the old configuration stays in force: {why}; if that is meant, add `--force`, or `--confirm SECONDS` to \
                  have it back unless `routelet reload confirm` comes"
@@ -211,7 +211,7 @@ impl Inner {
         }
         changes.applied = true;
         changes.returns_at = state.trial.as_ref().map(|t| wall_time(&t.record.until));
-        tracing::info!("configuration taken over");
+        tracing::info!("configuration applied");
         if !changes.restart.is_empty() {
             tracing::warn!(keys = %changes.restart.join(", "), "these keys take effect at the next start");
         }
@@ -229,7 +229,7 @@ impl Inner {
                     text += OUT_OF_REACH;
                 }
                 for problem in text.lines() {
-                    tracing::error!(%problem, "configuration not taken over; the old one stays in force");
+                    tracing::error!(%problem, "configuration not applied; the old one stays in force");
                 }
                 return Err(Response::Misconfigured(format!(
                     "the old configuration stays in force:\n{text}"
@@ -335,9 +335,9 @@ impl Inner {
         };
         match moved {
             Some(Ok(())) => state.control = to,
-            Some(Err(reason)) => tracing::warn!(%reason, "the control socket stays where it is"),
+            Some(Err(reason)) => tracing::warn!(%reason, "control socket not moved"),
             None => {
-                tracing::warn!(reason = "the daemon is stopping", "the control socket stays where it is");
+                tracing::warn!(reason = "the daemon is stopping", "control socket not moved");
             }
         }
         state.control == state.in_force.config.control
@@ -408,7 +408,7 @@ const OUT_OF_REACH: &str = "\na file in a folder that the configuration did not 
 #[derive(Debug, thiserror::Error)]
 enum TrialError {
     #[error(
-        "state-dir cannot be changed on trial, as what returns is kept there; change it without --confirm and restart \
+        "state-dir cannot be changed on trial, since the former configuration is saved there; change it without --confirm and restart \
          routelet"
     )]
     StateDir,

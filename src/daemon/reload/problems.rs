@@ -28,7 +28,7 @@ pub(super) fn of_file(
              configuration returned",
             trial.record.seconds
         );
-        let remedy = "mend the file and run `routelet reload`";
+        let remedy = "correct the file and run `routelet reload`";
         return Some(Diagnostic::new(Reason::ConfigurationNotConfirmed, subject, text, remedy));
     }
     (read.config != *in_force).then(|| {

@@ -147,7 +147,7 @@ fn unreachable(socket: &Path, error: &io::Error) -> Diagnostic {
             "let routelet's user read it: SupplementaryGroups=docker in a drop-in of routelet.service"
         }
         ErrorKind::NotFound => "start Docker, or set docker.socket to the path of its socket",
-        _ => "see whether `docker network ls` works",
+        _ => "check whether `docker network ls` works",
     };
     Diagnostic::new(
         Reason::DockerUnreachable,

@@ -89,7 +89,7 @@ async fn no_node(nodes: &Api<Node>, name: &str) -> Diagnostic {
     let names: Vec<_> = names.into_iter().filter_map(|node| node.metadata.name).collect();
     let others = match names.is_empty() {
         true => "there is no Node yet".to_owned(),
-        false => format!("there are, among others, {}", names.join(", ")),
+        false => format!("existing Nodes include {}", names.join(", ")),
     };
     Diagnostic::new(
         Reason::NodeNotReady,

@@ -26,14 +26,14 @@ pub struct Endpoint {
     pub node: Option<String>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// It has the addresses of its Node.
+    /// Whether it uses the addresses of its Node.
     pub host_network: bool,
     /// Why it receives no packets, and the remedy.
     #[serde(skip)]
     pub problem: Option<(String, String)>,
 }
 
-/// What becomes of packets between two pods.
+/// Whether packets between two pods pass.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Pair {
     /// The first pod.
@@ -56,10 +56,10 @@ pub struct Pair {
 #[serde(rename_all = "kebab-case")]
 #[schemars(rename = "PairVerdict")]
 pub enum Verdict {
-    /// As far as the reports show.
+    /// Nothing in the reports stops them.
     Reachable,
     Stopped,
-    /// A step is in no report.
+    /// The reports do not cover a step.
     Unknown,
 }
 
@@ -252,7 +252,7 @@ impl Walk<'_> {
     fn way(&mut self, source: &Place<'_>, destination: &Place<'_>) {
         let address = destination.address;
         if destination.host_network {
-            let text = format!("{address} is of the Node itself: routelet does not route it");
+            let text = format!("{address} is an address of the Node itself: routelet does not route it");
             return self.add("originated", Some(destination.node), Outcome::Note, text, None);
         }
         let originated = self.originated(destination);

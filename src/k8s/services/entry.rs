@@ -137,7 +137,7 @@ pub(super) fn kinds(
              advertised",
             names.join(", ")
         );
-        (text, "name it there if whoever may write Services may choose such addresses")
+        (text, "add it there if users who may write Services may choose such addresses")
     });
     (allowed, problem)
 }

@@ -152,7 +152,7 @@ reasons! {
         "`routelet check` lists them",
     ConfigurationNotConfirmed Warning
         "the file was tried by `reload --confirm` and not confirmed in time: the former configuration is in force"
-        "mend the file and run `routelet reload`",
+        "correct the file and run `routelet reload`",
     ConfigurationOnTrial Info
         "the file is tried by `reload --confirm`, and the former configuration returns at the time of the text"
         "`routelet reload confirm` keeps it",
@@ -184,7 +184,7 @@ reasons! {
         "the engine's socket gives no list of networks"
         "start Docker, or correct `docker.socket`",
     DockerNetworkMissing Warning
-        "a name of `docker.networks` is no network of the engine"
+        "a name of `docker.networks` is not a network of the engine"
         "`docker network create`, or remove the name",
     DockerNetworkUnusable Warning
         "a network of `docker.networks` is internal, or has no bridge"
@@ -357,7 +357,7 @@ reasons! {
         "`cni.bin-dir` cannot be read"
         "install the plugins, or mount the folder",
     CniVersionsDiffer Error
-        "the CNI plugins know no version of CNI in common"
+        "the CNI plugins have no CNI version in common"
         "install plugins of one release",
     ConflistNotWritten Error
         "the conflist cannot be written"
@@ -425,7 +425,7 @@ reasons! {
         "label two, or set `kubernetes.peering` or `kubernetes.mesh-limit`",
     ReflectorsUnreachable Warning
         "no route reflector can be reached"
-        "see whether routelet runs there and TCP 179 is open",
+        "check whether routelet runs there and TCP 179 is open",
     NoSession Error
         "this node has no BGP session"
         "see that TCP 179 is open between the nodes",

@@ -141,7 +141,7 @@ fn restrict_files(rules: &[Rule]) -> Result<(), StepError> {
 fn add(ruleset: RulesetCreated, rule: &Rule) -> Result<RulesetCreated, StepError> {
     let opened = rule.candidates().find_map(|path| Some((PathFd::new(path).ok()?, path.is_dir())));
     let Some((folder, is_folder)) = opened else {
-        tracing::debug!(path = %rule.path.display(), "not there, so it is not reachable later");
+        tracing::debug!(path = %rule.path.display(), "path does not exist, so it will stay inaccessible");
         return Ok(ruleset);
     };
     let mut rights = rights(rule.access);

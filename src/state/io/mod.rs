@@ -93,14 +93,14 @@ pub fn read(path: &Path) -> Option<Vec<u8>> {
     match fs::read(path) {
         Ok(bytes) => return Some(bytes),
         Err(e) if e.kind() != ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), error = %e, "kept state cannot be read, so it counts for nothing");
+            tracing::warn!(path = %path.display(), error = %e, "saved state cannot be read, ignoring it");
         }
         Err(_) => {}
     }
     let old = stale(path);
     let bytes = fs::read(&old).ok()?;
     let age = age(&old).unwrap_or_default();
-    tracing::warn!(path = %path.display(), age_seconds = age.as_secs(), "kept state is out of date: the former run could not write it");
+    tracing::warn!(path = %path.display(), age_seconds = age.as_secs(), "saved state is outdated: the previous run could not write it");
     let _ = writer().orders.send(Order::Stale(path.to_owned(), age));
     Some(bytes)
 }

@@ -97,5 +97,5 @@ fn flaw(addr: IpAddr) -> Option<&'static str> {
         IpAddr::V4(a) => super::decode::is_host(a),
         IpAddr::V6(a) => !(a.is_unspecified() || a.is_loopback() || a.is_multicast()),
     };
-    (!good).then_some("next hop is no address of a host")
+    (!good).then_some("next hop is not an address of a host")
 }

@@ -87,7 +87,7 @@ fn neighbor(
     session.families(node.list("families"))?;
     for entry in node.list("families") {
         if family(entry).is_none() {
-            book.refuse(entry, "routelet has IPv4 and IPv6 unicast alone");
+            book.refuse(entry, "routelet only has IPv4 and IPv6 unicast");
         }
     }
     if let Some(name) = node.text("authSecretRef") {
@@ -119,7 +119,7 @@ fn exports(node: &Node, router: &Router, book: &mut Book) -> Vec<Keys> {
                 services = false;
                 book.refuse(
                     entry,
-                    "routelet cannot tell which Services have addresses of the pool: none is advertised to this neighbor",
+                    "routelet cannot determine which Services have addresses of the pool: none is advertised to this neighbor",
                 );
             }
             Err(why) => {

@@ -157,7 +157,7 @@ pub(super) fn close(spec: &Node, book: &mut Book) {
     }
     for node in spec.list("families") {
         if family(node).is_none() {
-            book.refuse(node, "routelet has IPv4 and IPv6 unicast alone");
+            book.refuse(node, "routelet only has IPv4 and IPv6 unicast");
         }
     }
 }

@@ -49,7 +49,7 @@ struct Pool<'a> {
     ranges: Vec<PrefixRange>,
 }
 
-const ASSIGNING: &str = "MetalLB's controller goes on assigning addresses";
+const ASSIGNING: &str = "MetalLB's controller continues to assign addresses";
 const KINDS: [&str; 5] = ["BGPPeer", "BGPAdvertisement", "IPAddressPool", "Community", "BFDProfile"];
 
 /// Reads all files and converts them.
@@ -170,7 +170,7 @@ fn addresses(node: &Node, book: &mut Book) -> Vec<PrefixRange> {
                 let range = inside(p);
                 PrefixRange { ge: range.le, ..range }
             })),
-            None => book.refuse_key(node, "addresses", &format!("`{text}` is no prefix or range")),
+            None => book.refuse_key(node, "addresses", &format!("`{text}` is not a prefix or range")),
         }
     }
     ranges
