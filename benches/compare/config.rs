@@ -177,15 +177,9 @@ fn bird(case: &Case) -> String {
     out
 }
 
-/// With BFD, the lines for bfdd come first.
 fn frr(case: &Case) -> String {
-    let bfdd = if case.bfd.is_empty() {
-        ""
-    } else {
-        "bfd\n profile fast\n  detect-multiplier 3\n  receive-interval 50\n  transmit-interval 50\n exit\nexit\n"
-    };
     let mut out = format!(
-        "{bfdd}router bgp {DAEMON_AS}\n bgp router-id {DAEMON}\n no bgp ebgp-requires-policy\n \
+        "router bgp {DAEMON_AS}\n bgp router-id {DAEMON}\n no bgp ebgp-requires-policy\n \
          bgp bestpath as-path multipath-relax\n neighbor n peer-group\n neighbor n passive\n"
     );
     if case.restarts {
@@ -194,9 +188,6 @@ fn frr(case: &Case) -> String {
     for n in &case.neighbors {
         let a = address(*n);
         let _ = write!(out, " neighbor {a} remote-as {}\n neighbor {a} peer-group n\n", asn(*n));
-        if case.bfd.contains(n) {
-            let _ = write!(out, " neighbor {a} bfd\n neighbor {a} bfd profile fast\n");
-        }
     }
     let (silent, paths) = (
         if case.transit { "" } else { "  neighbor n route-map none out\n" },

@@ -56,7 +56,6 @@ impl Daemon {
                 let programs = if kind == Kind::Bird3 { ("bird3", "bird3c") } else { ("bird", "birdc") };
                 Handle::Bird(Bird::start_program(programs, net, ns, &text, bird))
             }
-            Kind::Frr if !case.bfd.is_empty() => Handle::Frr(Frr::start_with_bfd(net, ns, &text)),
             Kind::Frr => Handle::Frr(Frr::start_with(net, ns, &text, zebra)),
             Kind::Gobgp => Handle::Other(plain("gobgpd", &["-l", "error", "--pprof-disable", "-f"])),
             Kind::Openbgpd => Handle::Other(plain("openbgpd", &["-d", "-f"])),

@@ -44,7 +44,8 @@ const fn figure(name: &'static str, run: fn(Kind), limit: u64, rounds: [u32; 6])
 /// GoBGP and OpenBGPD do not fill a Linux table by themselves. GoBGP sends each route in a message
 /// of its own and takes a minute where others take seconds, and half a minute for a mesh of 1,000.
 /// Simultaneous connections overflow BIRD's backlog of 8, so that it does not establish a mesh of
-/// 500 or more within a minute, nor OpenBGPD one of 100. FRR needs a minute for the million.
+/// 500 or more within a minute, nor OpenBGPD one of 100. FRR needs a minute for the million; in
+/// the silent loss its bgpd receives no report from bfdd, for a reason that is not known.
 #[rustfmt::skip]
 pub const FIGURES: &[Figure] = &[
     //                                                                 routelet BIRD FRR GoBGP OpenBGPD bare
@@ -60,8 +61,8 @@ pub const FIGURES: &[Figure] = &[
     figure("failover1k",  |k| failover(k, 1_000, Loss::Carrier),               60, [ALL, 2, ALL, 0, 0, 2]),
     figure("failover",    |k| failover(k, 100_000, Loss::Carrier),             60, [ALL, 2, ALL, 0, 0, 2]),
     figure("failover1m",  |k| failover(k, 1_000_000, Loss::Carrier),           60, [ALL, 0, 1, 0, 0, 1]),
-    figure("silent100",   |k| failover(k, 100, Loss::Silent),        60, [ALL, ALL, ALL, 0, 0, 0]),
-    figure("silent",      |k| failover(k, 100_000, Loss::Silent),    60, [ALL, 2, ALL, 0, 0, 0]),
+    figure("silent100",   |k| failover(k, 100, Loss::Silent),        60, [ALL, ALL, 0, 0, 0, 0]),
+    figure("silent",      |k| failover(k, 100_000, Loss::Silent),    60, [ALL, 2, 0, 0, 0, 0]),
     figure("idle",        load::idle,                                30, [ALL, ALL, 1, 1, 1, 0]),
     figure("million",     |k| load::load(k, Mode::Table, 1_000_000), 60, [ALL, ALL, 0, 0, 0, ALL]),
     figure("millionpods", |k| load::load(k, Mode::Pods, 1_000_000),  60, [3, 3, 0, 0, 0, 0]),
@@ -99,7 +100,9 @@ pub const GOALS: &[(&str, Goal)] = &[
     ("propagation, 100,000 to 50",   Goal::Times(0.5)),
     ("propagation, 100,000 to 1",    Goal::Times(0.8)),
     ("failover",                     Goal::Times(1.0)),
-    ("silent loss",                  Goal::Times(1.0)),
+    // Nearly all of it is the time of detection, 100 to 150 ms.
+    ("silent loss with 100,000",     Goal::Times(1.0)),
+    ("silent loss with 100,",        Goal::Times(1.5)),
     ("restart with 100,000, routes", Goal::None),
     ("restart with 100,000, until whole", Goal::Times(1.0)),
     ("mesh of 1,000, complete",      Goal::Times(1.0)),
