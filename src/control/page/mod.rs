@@ -2,7 +2,7 @@
 //! time are arguments, and every text is escaped and bounded by [`html`].
 //!
 //! The page loads nothing from other servers: the style sheet, the script and the icon are
-//! [`file`]s of the daemon, and the content security policy ([`POLICY`]) allows nothing else. The
+//! [`file()`]s of the daemon, and the content security policy ([`POLICY`]) allows nothing else. The
 //! script adds events as they happen and renews the other sections.
 
 mod chart;
